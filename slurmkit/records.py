@@ -1,0 +1,108 @@
+"""The shapes of the records that cross a process border: what a worker is told, and what it tells.
+
+All are plain JSON on disk; every whole-file record carries ``schema``.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NotRequired, TypedDict
+
+SCHEMA = 1
+"""Version of all records. Raised when an old reader could misread a new record."""
+
+TRY_AGAIN_EXIT_CODE = 75
+"""A command that was asked to stop, saved a checkpoint and wants to go on later (sysexits.h: EX_TEMPFAIL)."""
+
+Json = Any
+"""A value of JSON: None, bool, int, float, str, list or dict."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOrder:
+    """All that a worker needs to carry out one attempt of one run.
+
+    Attributes:
+        collection: name of the collection.
+        run_id, run_name: the run.
+        run_dir: its directory, absolute; the worker makes it.
+        attempt: number of this attempt, from 1.
+        token: names the submission; with the run id it is unique.
+        command: the program and its arguments, all placeholders filled in.
+        config: the resolved config, all placeholders filled in; the worker writes it to ``config.json``.
+        config_sha256: of the config as it stands in the collection (placeholders still open).
+        env: environment variables that the definition adds.
+        checkout: folder with the files of the pinned commit, absolute.
+        commit: the pinned commit, 40 hex digits.
+        resources: `Resources.to_json`.
+        changes: what this attempt changes against the definition: ``{"set": {dotted key: value}, "resources": {...},
+            "why": "oom_host"}``; None for none.
+    """
+
+    collection: str
+    run_id: str
+    run_name: str
+    run_dir: str
+    attempt: int
+    token: str
+    command: list[str]
+    config: dict[str, Json]
+    config_sha256: str
+    env: dict[str, str]
+    checkout: str
+    commit: str
+    resources: dict[str, Json]
+    changes: dict[str, Json] | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the order as a record."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Json]) -> "WorkOrder":
+        """Read what `to_json` wrote."""
+        return cls(**{key: value for key, value in record.items() if key != "schema"})
+
+
+class PinProof(TypedDict):
+    """What the files that a run really imported say about its pin."""
+
+    proved: bool | None
+    """True: all of the project's modules came from the checkout, unchanged. None: the command left no list."""
+    checked: int
+    """How many imported files were compared with the commit."""
+    foreign: dict[str, str]
+    """Module name to the file it came from instead."""
+
+
+class Outcome(TypedDict):
+    """``outcome.json``: what an attempt's worker recorded of its end."""
+
+    schema: int
+    run_id: str
+    attempt: int
+    restart: int
+    """How often this attempt had been queued again when this start of it ended."""
+    job_id: str
+    outcome: str
+    """``completed``, ``failed``, ``cancelled`` or ``requeue`` (it saved a checkpoint and goes on later)."""
+    reason: str | None
+    evidence: list[str]
+    exit_code: int | None
+    signal: int | None
+    started_at: str
+    ended_at: str
+    duration_s: float
+    peak_rss_mb: float
+    metrics_sha256: str | None
+    pin: PinProof
+    host: str
+    error: NotRequired[dict[str, Json]]
+    """The command's own ``error.json``."""
+
+
+class Progress(TypedDict):
+    """``progress.json``: where the running attempt stands; written by the command, if it likes."""
+
+    step: int
+    of: int
+    metrics: dict[str, float]
+    time: str
