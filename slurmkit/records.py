@@ -4,7 +4,10 @@ All are plain JSON on disk; every whole-file record carries ``schema``.
 """
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
+
+from slurmkit.states import Reason, State
 
 SCHEMA = 1
 """Version of all records. Raised when an old reader could misread a new record."""
@@ -60,6 +63,41 @@ class WorkOrder:
     def from_json(cls, record: dict[str, Json]) -> "WorkOrder":
         """Read what `to_json` wrote."""
         return cls(**{key: value for key, value in record.items() if key != "schema"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """One run and where it stands: what status, selection and aggregation work on.
+
+    Attributes:
+        id, name: of the run.
+        axes: axis name to value, in the definition's order; the seed axis among them.
+        state, reason: where it stands, and why it failed.
+        evidence: what shows the reason, one line.
+        attempt: number of the latest attempt; 0 before the first.
+        job_id: of the latest attempt; empty before the first.
+        commit: what it is pinned to.
+        config_sha256: of its config.
+        run_dir: its directory, which exists once a worker has started.
+        metrics_sha256: of ``metrics.json`` when it was observed complete.
+        duration_s: of the latest finished attempt.
+        peak_rss_mb: likewise.
+    """
+
+    id: str
+    name: str
+    axes: dict[str, Json]
+    state: State
+    reason: Reason | None
+    evidence: str
+    attempt: int
+    job_id: str
+    commit: str
+    config_sha256: str
+    run_dir: Path
+    metrics_sha256: str | None = None
+    duration_s: float | None = None
+    peak_rss_mb: float | None = None
 
 
 class PinProof(TypedDict):
