@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def read_lines(path: Path, *, offset: int = 0) -> tuple[list[Any], int]:
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, timeout_s: float = 60.0) -> Iterator[None]:
+def lock(path: Path, *, timeout_s: float = 60.0) -> Generator[None]:
     """Hold an exclusive lock on a file for the time of the block.
 
     The kernel gives the lock back when its holder dies, however it dies, and on NFS (v3 with lockd, v4) it holds
@@ -201,7 +201,7 @@ def _flock(descriptor: int, timeout_s: float) -> bool:
 
 
 @contextlib.contextmanager
-def _marker_lock(path: Path, timeout_s: float) -> Iterator[None]:
+def _marker_lock(path: Path, timeout_s: float) -> Generator[None]:
     """Lock by the existence of a file, where the file system has no locks."""
     from filelock import SoftFileLock, Timeout
 
@@ -213,7 +213,7 @@ def _marker_lock(path: Path, timeout_s: float) -> Iterator[None]:
 
 
 def _held_message(path: Path, timeout_s: float) -> str:
-    return f"{path}: another command has held the lock for {timeout_s:g} s. Wait for it to end, or end it, and try again."
+    return f"{path}: another command has held the lock for {timeout_s:g} s. Wait for its end, or end it, and try again."
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

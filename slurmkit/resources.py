@@ -63,7 +63,9 @@ def parse_memory_mb(text: str | int) -> int:
 
 
 def parse_time_s(text: str | int) -> int:
-    """Read a time limit: ``90s``, ``30m``, ``2h``, ``1d12h``, ``HH:MM:SS``, ``D-HH:MM:SS``; a bare number is minutes, as in sbatch.
+    """Read a time limit: ``90s``, ``30m``, ``1d12h``, ``HH:MM:SS``, ``D-HH:MM:SS``; a bare number is minutes.
+
+    The forms with colons and the bare number mean what they mean to sbatch.
 
     Returns:
         seconds, at least 1.

@@ -1,0 +1,141 @@
+"""Pure: the journal's events, replayed into the latest attempt of every run.
+
+Events (each with ``at``):
+
+    created
+    intent      token, backend, attempts {run id: number}, changes {run id: changes}
+    submitted   token, jobs [job id, in the order of the intent's attempts]
+    abandoned   token, why                 the submission never reached the scheduler
+    observed    runs {run id: Observation}  an attempt ended
+    cancelled   runs [run id]              runs without a job that shall not be submitted
+    extended    commit, added, retired
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from slurmkit.records import Json
+from slurmkit.states import Reason, State
+
+
+class Observation(NamedTuple):
+    """The end of an attempt, as it stands in the journal (a JSON list)."""
+
+    attempt: int
+    state: str
+    """A terminal state, or ``planned``: the job ended without ever having started."""
+    reason: str | None
+    evidence: str
+    duration_s: float | None
+    peak_rss_mb: float | None
+    metrics_sha256: str | None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The latest attempt of a run.
+
+    Attributes:
+        number: from 1; 0: cancelled before the first.
+        token: its submission.
+        backend: name of the scheduler that has it.
+        job_id: empty while the submission is not known to have arrived.
+        changes: what it changes against the definition (see `WorkOrder.changes`).
+        end: how it ended, once that was observed.
+    """
+
+    number: int
+    token: str
+    backend: str
+    job_id: str = ""
+    changes: dict[str, Json] | None = None
+    end: Observation | None = None
+
+    @property
+    def state(self) -> State | None:
+        """The observed state; None while the attempt is under way as far as the journal knows."""
+        return State(self.end.state) if self.end else None
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it failed."""
+        return Reason(self.end.reason) if self.end and self.end.reason else None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the journal says of all runs.
+
+    Attributes:
+        attempts: run id to its latest attempt.
+        previous: run id to the attempt before the latest, for submissions that are taken back.
+        open_intents: token to run ids, for submissions of which the journal does not know whether they arrived.
+    """
+
+    attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
+    previous: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
+    open_intents: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    @property
+    def under_way(self) -> dict[str, Attempt]:
+        """The attempts that have not been observed to end."""
+        return {run: attempt for run, attempt in self.attempts.items() if attempt.end is None}
+
+
+def replay(events: Iterable[dict[str, Json]]) -> Ledger:
+    """Fold the journal's events into a ledger."""
+    ledger = Ledger()
+    for event in events:
+        apply = _APPLY.get(event["event"])
+        if apply is not None:
+            apply(ledger, event)
+    return ledger
+
+
+def _intent(ledger: Ledger, event: dict[str, Json]) -> None:
+    token, backend, changes = event["token"], event["backend"], event.get("changes") or {}
+    for run, number in event["attempts"].items():
+        before = ledger.attempts.get(run)
+        if before is not None:
+            ledger.previous[run] = before
+        ledger.attempts[run] = Attempt(number, token, backend, changes=changes.get(run))
+    ledger.open_intents[token] = list(event["attempts"])
+
+
+def _submitted(ledger: Ledger, event: dict[str, Json]) -> None:
+    runs = ledger.open_intents.pop(event["token"], [])
+    for run, job in zip(runs, event["jobs"], strict=True):
+        ledger.attempts[run].job_id = job
+
+
+def _abandoned(ledger: Ledger, event: dict[str, Json]) -> None:
+    for run in ledger.open_intents.pop(event["token"], []):
+        if run in ledger.previous:
+            ledger.attempts[run] = ledger.previous.pop(run)
+        else:
+            del ledger.attempts[run]
+
+
+def _observed(ledger: Ledger, event: dict[str, Json]) -> None:
+    for run, values in event["runs"].items():
+        attempt = ledger.attempts.get(run)
+        if attempt is not None and attempt.number == values[0]:
+            attempt.end = Observation._make(values)
+
+
+def _cancelled(ledger: Ledger, event: dict[str, Json]) -> None:
+    for run in event["runs"]:
+        attempt = ledger.attempts.get(run)
+        number = attempt.number if attempt else 0
+        end = Observation(number, State.CANCELLED, None, "cancelled before it was submitted", None, None, None)
+        ledger.attempts[run] = Attempt(number, "", "", end=end)
+
+
+_APPLY = {
+    "intent": _intent,
+    "submitted": _submitted,
+    "abandoned": _abandoned,
+    "observed": _observed,
+    "cancelled": _cancelled,
+}

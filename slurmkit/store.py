@@ -1,0 +1,331 @@
+"""Sole owner of every path and record under ``runs/``: what is where, and how it is written."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from slurmkit import files
+from slurmkit.errors import StoreError, UsageError
+from slurmkit.records import SCHEMA, Json
+
+_MARK = ".slurmkit"
+
+
+def now() -> str:
+    """Return the time as records write it: UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of ``runs.jsonl``: a run as it was frozen.
+
+    Attributes:
+        id, name: of the run.
+        axes: axis name to value.
+        set: dotted config key to value: what differs from the collection's shared config.
+        config_sha256: of the resolved config.
+        resources: what differs from the collection's shared resources.
+        needs: alias to ``[collection, run id, run name]`` of the run that this one needs.
+        commit: the pin, where it is not the collection's.
+        retired: why the run no longer counts (``removed`` or ``changed`` by an extension); empty: it counts.
+    """
+
+    id: str
+    name: str
+    axes: dict[str, Json]
+    set: dict[str, Json]
+    config_sha256: str
+    resources: dict[str, Json]
+    needs: dict[str, tuple[str, str, str]]
+    commit: str = ""
+    retired: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the line's record; what is empty is left out."""
+        record: dict[str, Json] = {"id": self.id, "name": self.name, "axes": self.axes}
+        optional = {
+            "set": self.set,
+            "sha": self.config_sha256,
+            "resources": self.resources,
+            "needs": self.needs,
+            "commit": self.commit,
+            "retired": self.retired,
+        }
+        return record | {key: value for key, value in optional.items() if value}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Json]) -> "Row":
+        """Read what `to_json` wrote."""
+        get = record.get
+        return cls(
+            record["id"],
+            record["name"],
+            record["axes"],
+            get("set") or {},
+            get("sha") or "",
+            get("resources") or {},
+            get("needs") or {},
+            get("commit") or "",
+            get("retired") or "",
+        )
+
+
+class Store:
+    """The folder ``runs/`` of a project."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def checkouts(self) -> Path:
+        """Where pinned commits are materialised."""
+        return self.root / ".checkouts"
+
+    @property
+    def queue(self) -> Path:
+        """This machine's local queue."""
+        return self.root / ".queue" / socket.gethostname()
+
+    @property
+    def _last(self) -> Path:
+        return self.root / ".last"
+
+    def names(self) -> list[str]:
+        """Return the names of all collections, sorted. Run directories are not looked into."""
+        return sorted(self._names_below(self.root, ""))
+
+    def _names_below(self, folder: Path, prefix: str) -> Iterator[str]:
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.is_dir():
+                continue
+            path = Path(entry.path)
+            if (path / _MARK / "collection.json").exists():
+                yield prefix + entry.name
+            elif not (path / "config.json").exists():
+                yield from self._names_below(path, f"{prefix}{entry.name}/")
+
+    def collection(self, name: str) -> "CollectionStore":
+        """Return the records of one collection, which may not exist yet."""
+        return CollectionStore(self.root / name, name)
+
+    def existing(self, name: str) -> "CollectionStore":
+        """Return the records of a collection that exists.
+
+        Raises:
+            UsageError: there is none of that name; says which there are.
+        """
+        store = self.collection(name)
+        parts = Path(name).parts
+        if not parts or ".." in parts or Path(name).is_absolute() or not store.exists():
+            from difflib import get_close_matches
+
+            names = self.names()
+            near = get_close_matches(name, names, 1)
+            hint = f"Did you mean {near[0]}?" if near else _list_of(names)
+            raise UsageError(f"collection {name!r}: not found below {self.root}. {hint}")
+        return store
+
+    def last(self) -> str | None:
+        """Return the name of the collection last touched, if it still exists."""
+        try:
+            name = self._last.read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+        return name if name and self.collection(name).exists() else None
+
+    def touch(self, name: str) -> None:
+        """Remember a collection as the one last touched."""
+        if self.last() != name:
+            with contextlib.suppress(StoreError):  # a convenience: never a reason to fail
+                files.write_atomic(self._last, name.encode() + b"\n", durable=False)
+
+
+def _list_of(names: Sequence[str]) -> str:
+    if not names:
+        return "There is none yet: slurmkit collection create FILE"
+    shown = ", ".join(names[:10])
+    return f"There are: {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+class CollectionStore:
+    """The records of one collection."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+
+    @property
+    def records(self) -> Path:
+        """The folder that only commands write."""
+        return self.folder / _MARK
+
+    @property
+    def journal(self) -> Path:
+        """The append-only events."""
+        return self.records / "journal.jsonl"
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's folder."""
+        return self.records / "jobs"
+
+    @property
+    def overview_cache(self) -> Path:
+        """The last overview of a collection at rest, with what it was made from."""
+        return self.records / "overview.json"
+
+    @property
+    def runs_file(self) -> Path:
+        """The frozen runs."""
+        return self.records / "runs.jsonl"
+
+    @property
+    def header_file(self) -> Path:
+        """The frozen definition and its pin."""
+        return self.records / "collection.json"
+
+    @property
+    def definition_file(self) -> Path:
+        """The person's file, byte for byte."""
+        return self.records / "definition.yaml"
+
+    def exists(self) -> bool:
+        """Whether the collection was created."""
+        return self.header_file.exists()
+
+    def run_dir(self, run_name: str) -> Path:
+        """The directory of one run."""
+        return self.folder / run_name
+
+    def attempt_dir(self, run_name: str, attempt: int) -> Path:
+        """The directory of one attempt."""
+        return self.folder / run_name / "attempts" / str(attempt)
+
+    @cached_property
+    def header(self) -> dict[str, Json]:
+        """``collection.json``."""
+        try:
+            header = files.read_json(self.header_file)
+        except FileNotFoundError as error:
+            raise UsageError(f"collection {self.name!r}: not found. slurmkit collection list") from error
+        if header.get("schema") != SCHEMA:
+            raise StoreError(
+                f"{self.header_file}: schema: {header.get('schema')!r} was written by another version of slurmkit "
+                f"({header.get('slurmkit_version')}); this one reads {SCHEMA}. Use that version.",
+            )
+        return header
+
+    def create(self, header: dict[str, Json], definition: bytes, rows: Sequence[Row]) -> None:
+        """Write a new collection, all of it or nothing.
+
+        Raises:
+            UsageError: one of that name exists, or it would lie inside another.
+            StoreError: it cannot be written.
+        """
+        if self.exists():
+            raise UsageError(
+                f"collection {self.name!r}: exists already ({self.folder}). Add to it with "
+                f"slurmkit collection extend, give another name with --name, or delete it first.",
+            )
+        self._refuse_nesting()
+        temporary = self.folder / f".new-{secrets.token_hex(4)}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (temporary / "jobs").mkdir(parents=True)
+            files.write_atomic(temporary / "definition.yaml", definition)
+            files.write_atomic(temporary / "runs.jsonl", _lines(rows))
+            files.write_json(temporary / "collection.json", header)
+            files.append_lines(temporary / "journal.jsonl", [{"event": "created", "at": now()}])
+            temporary.rename(self.records)
+        except OSError as error:
+            self._undo(temporary)
+            if self.exists():
+                raise UsageError(f"collection {self.name!r}: another shell has just created it.") from error
+            raise StoreError(f"{self.folder}: cannot be written: {error.strerror}. Nothing was created.") from error
+        except StoreError:
+            self._undo(temporary)
+            raise
+
+    def _undo(self, temporary: Path) -> None:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _refuse_nesting(self) -> None:
+        depth = len(Path(self.name).parts)
+        for parent in list(self.folder.parents)[: depth - 1]:
+            if (parent / _MARK / "collection.json").exists():
+                raise UsageError(
+                    f"collection {self.name!r}: {parent.name!r} is a collection itself. Choose another name."
+                )
+        if self.folder.is_dir():
+            inside = [entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(".new-")]
+            if inside:
+                raise UsageError(
+                    f"collection {self.name!r}: {self.folder} is not empty (it holds {inside[0]!r}). "
+                    f"Choose another name, or move the folder away.",
+                )
+
+    def rows(self) -> list[Row]:
+        """Read the frozen runs, the retired ones among them, in the definition's order."""
+        records, _ = files.read_lines(self.runs_file)
+        return [Row.from_json(record) for record in records]
+
+    def replace_rows(self, rows: Sequence[Row], header: dict[str, Json], definition: bytes) -> None:
+        """Replace the frozen runs after an extension. The caller holds the lock.
+
+        The runs come last: whoever reads in between, or after a kill, sees the old runs and can extend again.
+        """
+        files.write_atomic(self.definition_file, definition)
+        files.write_json(self.header_file, header)
+        files.write_atomic(self.runs_file, _lines(rows))
+        self.__dict__.pop("header", None)
+
+    def append(self, *events: dict[str, Json]) -> None:
+        """Append events to the journal, on disk when this returns. The caller holds the lock."""
+        files.append_lines(self.journal, [{"at": now(), **event} for event in events])
+
+    @contextlib.contextmanager
+    def lock(self, *, timeout_s: float = 60.0) -> Generator[None]:
+        """Hold the collection's lock: needed to write anything below ``.slurmkit/``."""
+        with files.lock(self.records / "lock", timeout_s=timeout_s):
+            yield
+
+    def fingerprint(self) -> list[int]:
+        """Return what changes whenever a record of the collection does: sizes and times of the three files."""
+        marks: list[int] = []
+        for path in (self.header_file, self.runs_file, self.journal):
+            status = path.stat()
+            marks += [status.st_size, status.st_mtime_ns]
+        return marks
+
+    def delete(self) -> None:
+        """Remove the collection and all of its runs. The records go first, in one rename."""
+        doomed = self.folder / f".deleted-{secrets.token_hex(4)}"
+        self.records.rename(doomed)
+        shutil.rmtree(self.folder)
+        for parent in list(self.folder.parents)[: len(Path(self.name).parts) - 1]:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def _lines(rows: Sequence[Row]) -> bytes:
+    return b"".join(files.json_line(row.to_json()) for row in rows)
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, in hex."""
+    return hashlib.sha256(content).hexdigest()
