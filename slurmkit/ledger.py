@@ -94,7 +94,8 @@ def replay(events: Iterable[dict[str, Json]]) -> Ledger:
 
 
 def _intent(ledger: Ledger, event: dict[str, Json]) -> None:
-    token, backend, changes = event["token"], event["backend"], event.get("changes") or {}
+    token, backend = event["token"], event["backend"]
+    changes: dict[str, Json] = event.get("changes") or {}
     for run, number in event["attempts"].items():
         before = ledger.attempts.get(run)
         if before is not None:

@@ -189,8 +189,8 @@ class CollectionStore:
 
     @property
     def runs_file(self) -> Path:
-        """The frozen runs."""
-        return self.records / "runs.jsonl"
+        """The frozen runs: ``runs.jsonl``, or after an extension ``runs.<generation>.jsonl``."""
+        return self.records / self.header.get("runs_file", "runs.jsonl")
 
     @property
     def header_file(self) -> Path:
@@ -287,11 +287,14 @@ class CollectionStore:
     def replace_rows(self, rows: Sequence[Row], header: dict[str, Json], definition: bytes) -> None:
         """Replace the frozen runs after an extension. The caller holds the lock.
 
-        The runs come last: whoever reads in between, or after a kill, sees the old runs and can extend again.
+        The new runs go to a file of their own, and the header, which names it, is replaced last: runs and header
+        change in one rename, and the runs as they were stay readable.
         """
+        generation = int(header.get("generation", 1)) + 1
+        fresh = f"runs.{generation}.jsonl"
+        files.write_atomic(self.records / fresh, _lines(rows))
+        files.write_json(self.header_file, header | {"generation": generation, "runs_file": fresh})
         files.write_atomic(self.definition_file, definition)
-        files.write_json(self.header_file, header)
-        files.write_atomic(self.runs_file, _lines(rows))
         self.__dict__.pop("header", None)
 
     def append(self, *events: dict[str, Json]) -> None:
@@ -305,9 +308,9 @@ class CollectionStore:
             yield
 
     def fingerprint(self) -> list[int]:
-        """Return what changes whenever a record of the collection does: sizes and times of the three files."""
+        """Return what changes whenever a record of the collection does: sizes and times of its files."""
         marks: list[int] = []
-        for path in (self.header_file, self.runs_file, self.journal):
+        for path in (self.header_file, self.journal):
             status = path.stat()
             marks += [status.st_size, status.st_mtime_ns]
         return marks

@@ -1,0 +1,201 @@
+"""Compare a collection with an edited definition, and add what is new; never lose a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slurmkit import pin
+from slurmkit.collection.create import check_configs, freeze_rows, pin_for, read_definition
+from slurmkit.errors import UsageError
+from slurmkit.expand import Expansion, expand, resolve_config
+from slurmkit.project import Project
+from slurmkit.records import Json
+from slurmkit.store import CollectionStore, Row, now, sha256
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How an edited definition differs from the collection.
+
+    Attributes:
+        added: runs of cells that are new, or that were retired and come back.
+        removed: runs whose cell the definition has no more.
+        kept: runs that are the same in both.
+        changed: (old, new) runs of the same cell with another config, and the config keys that differ.
+        updated: kept runs whose own resources, axes or needs the edited definition has otherwise (new form).
+    """
+
+    added: list[Row]
+    removed: list[Row]
+    kept: list[Row]
+    changed: list[tuple[Row, Row, dict[str, tuple[Json, Json]]]]
+    updated: list[Row]
+
+
+@dataclass(frozen=True)
+class ExtendPlan:
+    """What an extension would write.
+
+    Attributes:
+        difference: against the collection as it is.
+        rows: the new ``runs.jsonl``.
+        frozen: the edited definition.
+        expansion: its runs.
+        content: its bytes.
+        source: its file.
+        commit: what added and changed runs are pinned to.
+        notes: what is worth saying.
+    """
+
+    difference: Difference
+    rows: list[Row]
+    frozen: dict[str, Json]
+    expansion: Expansion
+    content: bytes
+    source: Path
+    commit: str
+    notes: list[str]
+
+
+def compare(
+    old_rows: Sequence[Row], new_rows: Sequence[Row], old_config: dict[str, Json], new_config: dict[str, Json]
+) -> Difference:
+    """Compare runs by id (same config) and, where that differs, by cell and seed.
+
+    Args:
+        old_rows: runs of the collection, the retired ones left out.
+        new_rows: runs of the edited definition.
+        old_config: the collection's shared config, to say which keys differ.
+        new_config: the edited definition's.
+    """
+    old_by_id = {row.id: row for row in old_rows}
+    new_by_id = {row.id: row for row in new_rows}
+    gone = {_cell(row): row for row in old_rows if row.id not in new_by_id}
+    added: list[Row] = []
+    changed: list[tuple[Row, Row, dict[str, tuple[Json, Json]]]] = []
+    updated: list[Row] = []
+    for row in new_rows:
+        same = old_by_id.get(row.id)
+        if same is not None:
+            if (same.resources, same.axes, same.needs) != (row.resources, row.axes, row.needs):
+                updated.append(row)
+        elif (before := gone.pop(_cell(row), None)) is not None:
+            keys = differing_keys(resolve_config(old_config, before.set), resolve_config(new_config, row.set))
+            changed.append((before, row, keys))
+        else:
+            added.append(row)
+    kept = [row for row in old_rows if row.id in new_by_id]
+    return Difference(added, list(gone.values()), kept, changed, updated)
+
+
+def _cell(row: Row) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((axis, repr(value)) for axis, value in row.axes.items()))
+
+
+def differing_keys(old: Mapping[str, Json], new: Mapping[str, Json], prefix: str = "") -> dict[str, tuple[Json, Json]]:
+    """Return dotted keys whose values differ, with both values (None: not there)."""
+    found: dict[str, tuple[Json, Json]] = {}
+    for key in {**old, **new}:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differing_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found[prefix + key] = (a, b)
+    return found
+
+
+def plan_extend(
+    project: Project,
+    records: CollectionStore,
+    path: Path,
+    *,
+    revision: str | None,
+    allow_dirty: bool,
+    dry_run: bool,
+) -> ExtendPlan:
+    """Work out an extension. The caller holds the lock unless this is a dry run.
+
+    New runs are pinned to the collection's own commit, so that all can be compared, unless a revision is given.
+    """
+    definition, content = read_definition(path)
+    definition = definition.renamed(records.name)
+    frozen, expansion = definition.to_json(), expand(definition)
+    header = records.header
+    new_rows = freeze_rows(project, records.name, frozen, expansion)
+    old_rows = records.rows()
+    current = [row for row in old_rows if not row.retired]
+    difference = compare(current, new_rows, header["definition"]["config"], frozen["config"])
+    notes = list(expansion.notes)
+    commit: str = header["commit"]
+    if revision is not None or allow_dirty:
+        pinned = pin_for(project, records.name, revision, allow_dirty=allow_dirty, dry_run=dry_run, notes=notes)
+        commit = pinned.commit if pinned else commit
+    if frozen["command"] != header["definition"]["command"]:
+        notes.append("the command changed: every run is new, because a run is its command and config")
+    rows = _merge(old_rows, new_rows, difference, header, commit)
+    fresh = [*difference.added, *(new for _, new, _ in difference.changed)]
+    if fresh:
+        folder = pin.materialise(commit, Path(header["repository"]), project.store.checkouts)
+        notes += check_configs(frozen, fresh, folder)
+    return ExtendPlan(difference, rows, frozen, expansion, content, path, commit, notes)
+
+
+def _merge(
+    old_rows: Sequence[Row], new_rows: Sequence[Row], difference: Difference, header: Mapping[str, Json], commit: str
+) -> list[Row]:
+    """Return all rows: kept ones with the name and pin they have, retired ones marked, new ones behind them."""
+    retired = {row.id: "removed" for row in difference.removed}
+    retired |= {old.id: "changed" for old, _, _ in difference.changed}
+    coming = {row.id: row for row in new_rows}
+    rows: list[Row] = []
+    for row in old_rows:
+        new = coming.pop(row.id, None)
+        if new is not None:  # kept, or retired before and now back with what it has already
+            rows.append(replace(new, name=row.name, commit=row.commit))
+        else:
+            rows.append(_as_it_was(row, retired.get(row.id, row.retired), header["definition"]))
+    taken = {row.name for row in rows}
+    own_commit = "" if commit == header["commit"] else commit
+    for row in coming.values():
+        name = row.name if row.name not in taken else f"{row.name}~{row.id[:6]}"
+        rows.append(replace(row, name=name, commit=own_commit))
+    return rows
+
+
+def _as_it_was(row: Row, retired: str, old: Mapping[str, Json]) -> Row:
+    """Retire a row, and keep what it was: the shared config and resources may change under it."""
+    if row.retired:
+        return row
+    whole = differing_keys({}, resolve_config(old["config"], row.set))
+    return replace(
+        row,
+        retired=retired,
+        set={key: value for key, (_, value) in whole.items()},
+        resources=row.resources or old["resources"],
+    )
+
+
+def carry_out(records: CollectionStore, plan: ExtendPlan) -> None:
+    """Write the extension. The caller holds the lock."""
+    header = records.header | {
+        "definition": plan.frozen,
+        "definition_sha256": sha256(plan.content),
+        "source": str(plan.source.absolute()),
+        "axes": {axis: list(values) for axis, values in plan.expansion.axes.items()},
+        "extended_at": now(),
+    }
+    event: dict[str, Json] = {
+        "event": "extended",
+        "commit": plan.commit,
+        "added": [row.id for row in plan.difference.added],
+        "changed": {old.id: new.id for old, new, _ in plan.difference.changed},
+        "removed": [row.id for row in plan.difference.removed],
+    }
+    records.append(event)
+    records.replace_rows(plan.rows, header, plan.content)
+
+
+def refuse_empty(difference: Difference) -> None:
+    """Raise if an extension would change nothing."""
+    if not (difference.added or difference.removed or difference.changed or difference.updated):
+        raise UsageError("the definition has the same runs as the collection. Nothing to do.")

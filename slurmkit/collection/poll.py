@@ -1,0 +1,288 @@
+"""Find out where the runs of a collection stand, and record what has ended.
+
+The journal says what was observed to end; only attempts that it does not know to have ended are asked about: one
+query to their scheduler, and the outcome files of those that the scheduler calls ended.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from slurmkit import files
+from slurmkit.collection.backends import scheduler
+from slurmkit.diagnose import conclude
+from slurmkit.errors import LockTimeoutError, StoreError
+from slurmkit.ledger import Attempt, Ledger, Observation, replay
+from slurmkit.records import Outcome, RunStatus
+from slurmkit.schedulers import JobReport
+from slurmkit.states import Reason, State
+from slurmkit.store import CollectionStore, Row, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one attempt stands now."""
+
+    state: State
+    reason: Reason | None = None
+    evidence: str = ""
+    outcome: Outcome | None = None
+    started_at: str | None = None
+
+
+@dataclass
+class Snapshot:
+    """A collection at one moment.
+
+    Attributes:
+        records: where it was read from.
+        rows: its runs, the retired ones left out.
+        retired: the retired runs.
+        ledger: what the journal says.
+        live: run id to where it stands, for attempts under way.
+        waiting: run id to (blocked or planned, why), for runs that wait for another run.
+    """
+
+    records: CollectionStore
+    rows: list[Row]
+    retired: list[Row]
+    ledger: Ledger
+    live: dict[str, Standing] = field(default_factory=dict[str, Standing])
+    waiting: dict[str, tuple[State, str]] = field(default_factory=dict[str, tuple[State, str]])
+
+    def statuses(self, rows: Iterable[Row] | None = None) -> list[RunStatus]:
+        """Return every run and where it stands, in the definition's order."""
+        commit: str = self.records.header["commit"]
+        return [self._status(row, commit) for row in (self.rows if rows is None else rows)]
+
+    def _status(self, row: Row, commit: str) -> RunStatus:
+        attempt = self.ledger.attempts.get(row.id)
+        state, reason, evidence = State.PLANNED, None, ""
+        number, job, sha, duration_s, peak_mb = 0, "", None, None, None
+        if attempt is not None:
+            number, job = attempt.number, attempt.job_id
+            if attempt.end is not None:
+                _, word, why, evidence, duration_s, peak_mb, sha = attempt.end
+                state, reason = State(word), Reason(why) if why else None
+            elif (standing := self.live.get(row.id)) is not None:
+                state, reason, evidence = standing.state, standing.reason, standing.evidence
+            else:
+                state, evidence = State.QUEUED, "being submitted"
+        if state is State.PLANNED and row.id in self.waiting:
+            state, evidence = self.waiting[row.id]
+        return RunStatus(
+            row.id,
+            row.name,
+            row.axes,
+            state,
+            reason,
+            evidence,
+            number,
+            job,
+            row.commit or commit,
+            row.config_sha256,
+            self.records.run_dir(row.name),
+            sha,
+            duration_s,
+            peak_mb,
+        )
+
+
+def read(records: CollectionStore) -> Snapshot:
+    """Read what the records say, without asking any scheduler."""
+    rows = records.rows()
+    events, _ = files.read_lines(records.journal)
+    kept = [row for row in rows if not row.retired]
+    return Snapshot(records, kept, [row for row in rows if row.retired], replay(events))
+
+
+def poll(store: Store, records: CollectionStore, *, locked: bool = False) -> Snapshot:
+    """Find out where every run stands now; adopt what a killed command left, record what has ended.
+
+    Args:
+        store: the project's records.
+        records: the collection.
+        locked: whether the caller holds the collection's lock.
+
+    Raises:
+        SchedulerError: a scheduler that holds attempts is out of reach.
+    """
+    snapshot = read(records)
+    if snapshot.ledger.open_intents:
+        snapshot = _settle_intents(store, records, snapshot, locked=locked)
+    _ask(store, snapshot)
+    _record(snapshot, locked=locked)
+    _look_at_needs(store, snapshot)
+    return snapshot
+
+
+def _settle_intents(store: Store, records: CollectionStore, snapshot: Snapshot, *, locked: bool) -> Snapshot:
+    """Adopt or clear submissions of which the journal does not say whether they arrived.
+
+    Only under the lock: while another command holds it, that command may be in the midst of submitting.
+    """
+    if locked:
+        settle(store, snapshot)
+        return snapshot
+    try:
+        with records.lock(timeout_s=0):
+            fresh = read(records)
+            settle(store, fresh)
+            return fresh
+    except LockTimeoutError:
+        return snapshot
+
+
+def settle(store: Store, snapshot: Snapshot) -> None:
+    """Ask the schedulers for the tokens of open intents. The caller holds the lock."""
+    events: list[dict[str, object]] = []
+    for token, runs in snapshot.ledger.open_intents.items():
+        backend = snapshot.ledger.attempts[runs[0]].backend
+        jobs = scheduler(backend, store).find(token)
+        if jobs is None:
+            events.append({"event": "abandoned", "token": token, "why": "never reached the scheduler"})
+        else:
+            events.append({"event": "submitted", "token": token, "jobs": jobs})
+    snapshot.records.append(*events)
+    recorded, _ = files.read_lines(snapshot.records.journal)
+    snapshot.ledger = replay(recorded)
+
+
+def _ask(store: Store, snapshot: Snapshot) -> None:
+    """Ask each scheduler once about the attempts that it holds."""
+    rows = {row.id: row for row in (*snapshot.rows, *snapshot.retired)}
+    by_backend: dict[str, dict[str, Attempt]] = {}
+    for run, attempt in snapshot.ledger.under_way.items():
+        if attempt.job_id and run in rows:
+            by_backend.setdefault(attempt.backend, {})[run] = attempt
+    for backend, attempts in by_backend.items():
+        asked = scheduler(backend, store)
+        asked.wake()
+        reports = asked.query([attempt.job_id for attempt in attempts.values()])
+        for run, attempt in attempts.items():
+            report = reports.get(attempt.job_id)
+            snapshot.live[run] = _standing(snapshot.records, rows[run], attempt, report)
+
+
+def _standing(records: CollectionStore, row: Row, attempt: Attempt, report: JobReport | None) -> Standing:
+    """Weigh the evidence for one attempt; a job that the scheduler calls pending has no news in its files."""
+    outcome: Outcome | None = None
+    if report is None or report.state.ended or report.restarts:
+        try:
+            outcome = files.read_json(records.attempt_dir(row.name, attempt.number) / "outcome.json")
+        except FileNotFoundError:
+            outcome = None
+        except StoreError as error:
+            return Standing(State.UNKNOWN, None, str(error))
+    state, reason, evidence = conclude(report, outcome, attempt=attempt.number)
+    return Standing(state, reason, evidence, outcome, report.started_at if report else None)
+
+
+def _record(snapshot: Snapshot, *, locked: bool) -> None:
+    """Write newly observed ends into the journal, if its lock can be had soon; else the next poll does."""
+    ended: dict[str, Observation] = {}
+    for run, standing in snapshot.live.items():
+        attempt = snapshot.ledger.attempts[run]
+        if standing.state.terminal:
+            ended[run] = _observation(attempt, standing)
+        elif standing.state is State.BLOCKED:  # its job ended without having started: it can be submitted again
+            ended[run] = Observation(attempt.number, State.PLANNED, None, standing.evidence, None, None, None)
+    if not ended:
+        return
+    if locked:
+        _append_observed(snapshot.records, snapshot.ledger, ended)
+    else:
+        try:
+            with snapshot.records.lock(timeout_s=0.5):
+                events, _ = files.read_lines(snapshot.records.journal)
+                _append_observed(snapshot.records, replay(events), ended)
+        except StoreError:  # busy, full or read-only: what was seen is shown all the same
+            pass
+    for run, end in ended.items():
+        snapshot.ledger.attempts[run].end = end
+
+
+def _append_observed(records: CollectionStore, ledger: Ledger, ended: dict[str, Observation]) -> None:
+    """Append the observations that the journal, read under its lock, does not have yet."""
+    news = {
+        run: list(end)
+        for run, end in ended.items()
+        if (attempt := ledger.attempts.get(run)) and attempt.number == end.attempt and attempt.end is None
+    }
+    if news:
+        records.append({"event": "observed", "runs": news})
+
+
+def _observation(attempt: Attempt, standing: Standing) -> Observation:
+    outcome = standing.outcome
+    return Observation(
+        attempt.number,
+        standing.state,
+        standing.reason,
+        standing.evidence,
+        outcome["duration_s"] if outcome else None,
+        outcome["peak_rss_mb"] if outcome else None,
+        outcome["metrics_sha256"] if outcome else None,
+    )
+
+
+def _look_at_needs(store: Store, snapshot: Snapshot) -> None:
+    """Say of runs that could be submitted whether a run that they need stands in their way."""
+    own = snapshot.records.name
+    known: dict[str, dict[str, RunStatus]] = {}
+    candidates = [row for row in snapshot.rows if row.needs and _could_be_submitted(snapshot, row)]
+    for row in candidates:
+        for collection, _, _ in row.needs.values():
+            if collection not in known:
+                known[collection] = _states_of(store, snapshot if collection == own else None, collection)
+    for row in _needed_first(candidates):
+        verdict = _verdict(row, known)
+        if verdict is not None:
+            snapshot.waiting[row.id] = verdict
+            if row.id in known.get(own, {}):
+                known[own][row.id] = snapshot.statuses([row])[0]
+
+
+def _could_be_submitted(snapshot: Snapshot, row: Row) -> bool:
+    attempt = snapshot.ledger.attempts.get(row.id)
+    return attempt is None or attempt.state is State.PLANNED
+
+
+def _states_of(store: Store, snapshot: Snapshot | None, collection: str) -> dict[str, RunStatus]:
+    if snapshot is None:
+        records = store.collection(collection)
+        if not records.exists():
+            return {}
+        snapshot = poll(store, records)
+    return {status.id: status for status in snapshot.statuses((*snapshot.rows, *snapshot.retired))}
+
+
+def _needed_first(rows: list[Row]) -> list[Row]:
+    """Order runs so that one comes after those of this list that it needs."""
+    by_id = {row.id: row for row in rows}
+    ordered: dict[str, Row] = {}
+
+    def visit(row: Row) -> None:
+        for _, run, _ in row.needs.values():
+            if run in by_id and run not in ordered:
+                visit(by_id[run])
+        ordered[row.id] = row
+
+    for row in rows:
+        if row.id not in ordered:
+            visit(row)
+    return list(ordered.values())
+
+
+def _verdict(row: Row, known: dict[str, dict[str, RunStatus]]) -> tuple[State, str] | None:
+    """Say what keeps a run from being submitted: (blocked or planned, why), or None."""
+    for collection, run, name in row.needs.values():
+        needed = known[collection].get(run)
+        where = f"{collection}/{name}"
+        if needed is None:
+            return State.BLOCKED, f"needs {where}, which is gone"
+        if needed.state in {State.FAILED, State.CANCELLED, State.BLOCKED}:
+            why = f": {needed.reason}" if needed.reason else ""
+            return State.BLOCKED, f"needs {where}, which is {needed.state}{why}"
+        if needed.state is State.PLANNED:
+            return State.PLANNED, f"needs {where}, which is not submitted yet"
+    return None

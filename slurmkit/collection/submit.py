@@ -1,0 +1,272 @@
+"""Submit runs: plan, write the intent, hand over, write the job ids; lose and double nothing.
+
+Everything happens under the collection's lock. A command that dies between intent and job ids leaves an open intent,
+which the next command settles by asking the scheduler for the token (see `poll.settle`).
+"""
+
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slurmkit import pin
+from slurmkit.collection.backends import scheduler
+from slurmkit.collection.poll import Snapshot, poll
+from slurmkit.collection.retry import Changes, RetryLimitError, changes_for, describe
+from slurmkit.errors import SchedulerError, UsageError
+from slurmkit.expand import resolve_config
+from slurmkit.project import Project
+from slurmkit.records import Json, RunStatus, WorkOrder
+from slurmkit.resources import Resources
+from slurmkit.schedulers import JobRequest
+from slurmkit.states import State
+from slurmkit.store import CollectionStore, Row
+from slurmkit.template import fill
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One run to submit.
+
+    Attributes:
+        row: the run.
+        attempt: number of the new attempt.
+        resources: what it asks for, the changes applied.
+        changes: against the definition.
+        phrases, science: the changes in words, and which of them change the science.
+        after: job ids of other submissions to wait for.
+        after_runs: run ids of this submission to wait for.
+    """
+
+    row: Row
+    attempt: int
+    resources: Resources
+    changes: Changes | None
+    phrases: list[str]
+    science: list[str]
+    after: tuple[str, ...] = ()
+    after_runs: tuple[str, ...] = ()
+
+
+@dataclass
+class SubmitPlan:
+    """What a submission would do.
+
+    Attributes:
+        items: runs to submit, in order.
+        waiting: run name to why it is not submitted (blocked, or it needs a run that is not submitted).
+        refused: run name to why it is not tried again (limit of retries).
+    """
+
+    items: list[Item] = field(default_factory=list[Item])
+    waiting: dict[str, str] = field(default_factory=dict[str, str])
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def resources_of(row: Row, header: Mapping[str, Json]) -> Resources:
+    """Return what a run asks for as the definition has it."""
+    return Resources.from_json(row.resources or header["definition"]["resources"])
+
+
+def config_of(row: Row, header: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a run's config as the definition has it, placeholders still open."""
+    return resolve_config(header["definition"]["config"], row.set)
+
+
+def plan(
+    project: Project,
+    snapshot: Snapshot,
+    chosen: Sequence[RunStatus],
+    by_hand: Sequence[tuple[str, Json]] = (),
+) -> SubmitPlan:
+    """Plan the next attempts of the chosen runs.
+
+    Args:
+        project: the project.
+        snapshot: the collection as polled just now.
+        chosen: runs that are not under way.
+        by_hand: (target, operation) of ``--set``.
+    """
+    header = snapshot.records.header
+    rows = {row.id: row for row in snapshot.rows}
+    result = SubmitPlan()
+    elsewhere = _Elsewhere(project, snapshot)
+    together = {status.id for status in chosen}
+    for status in chosen:
+        row = rows[status.id]
+        blocked, after, after_runs = elsewhere.dependencies(row, together)
+        if blocked:
+            result.waiting[row.name] = blocked
+            together.discard(row.id)
+            continue
+        attempt = snapshot.ledger.attempts.get(row.id)
+        config, resources = config_of(row, header), resources_of(row, header)
+        try:
+            changes, asked = changes_for(
+                status.reason,
+                header["definition"]["on_failure"],
+                by_hand,
+                before=attempt.changes if attempt else None,
+                config=config,
+                resources=resources,
+            )
+        except RetryLimitError as error:
+            result.refused[row.name] = str(error)
+            together.discard(row.id)
+            continue
+        phrases, science = describe(changes, resources, config)
+        number = status.attempt + 1
+        result.items.append(Item(row, number, asked, changes, phrases, science, after, after_runs))
+    return result
+
+
+class _Elsewhere:
+    """Where the runs that others need stand, each collection polled once."""
+
+    def __init__(self, project: Project, snapshot: Snapshot) -> None:
+        self._store = project.store
+        self._snapshots = {snapshot.records.name: snapshot}
+        self._own = snapshot.records.name
+        self._statuses: dict[str, dict[str, RunStatus]] = {}
+
+    def _status(self, collection: str, run: str) -> RunStatus | None:
+        if collection not in self._statuses:
+            snapshot = self._snapshots.get(collection)
+            if snapshot is None:
+                records = self._store.collection(collection)
+                if not records.exists():
+                    return None
+                snapshot = poll(self._store, records)
+            everyone = snapshot.statuses((*snapshot.rows, *snapshot.retired))
+            self._statuses[collection] = {status.id: status for status in everyone}
+        return self._statuses[collection].get(run)
+
+    def dependencies(self, row: Row, together: set[str]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """Return why a run cannot be submitted (or an empty string), and what it must wait for."""
+        after: list[str] = []
+        after_runs: list[str] = []
+        for collection, run, name in row.needs.values():
+            where = f"{collection}/{name}"
+            needed = self._status(collection, run)
+            if collection == self._own and run in together:
+                after_runs.append(run)
+            elif needed is None:
+                return f"needs {where}, which is gone", (), ()
+            elif needed.state is State.COMPLETED:
+                continue
+            elif needed.state.active and needed.job_id:
+                after.append(needed.job_id)
+            elif needed.state is State.PLANNED:
+                return f"needs {where}, which is not submitted: slurmkit submit {collection}", (), ()
+            else:
+                return f"needs {where}, which is {needed.state}: slurmkit resubmit {collection} --failed", (), ()
+        return "", tuple(after), tuple(after_runs)
+
+
+def hand_over(project: Project, records: CollectionStore, plan: SubmitPlan, backend: str) -> list[str]:
+    """Carry out a plan. The caller holds the collection's lock and has just polled.
+
+    Returns:
+        job ids, in the order of the plan's items.
+
+    Raises:
+        SchedulerError: the scheduler did not take the submission; nothing was submitted.
+        UsageError: a request that can never be fulfilled.
+    """
+    if not plan.items:
+        return []
+    items = _needed_first(plan.items)
+    token = secrets.token_hex(8)
+    orders = _Orders(project, records, token)
+    position = {item.row.id: index for index, item in enumerate(items)}
+    requests = [
+        JobRequest(orders.order(item), item.resources, item.after, tuple(position[run] for run in item.after_runs))
+        for item in items
+    ]
+    target = scheduler(backend, project.store)
+    records.append(
+        {
+            "event": "intent",
+            "token": token,
+            "backend": backend,
+            "attempts": {item.row.id: item.attempt for item in items},
+            "changes": {item.row.id: item.changes for item in items if item.changes},
+        },
+    )
+    try:
+        jobs = target.submit(token, requests, records.jobs)
+    except (SchedulerError, UsageError) as error:
+        if target.find(token) is None:
+            records.append({"event": "abandoned", "token": token, "why": str(error)})
+        raise
+    records.append({"event": "submitted", "token": token, "jobs": jobs})
+    target.wake()
+    return jobs
+
+
+def _needed_first(items: Sequence[Item]) -> list[Item]:
+    """Keep the order, but put a run behind those of the same submission that it needs."""
+    by_run = {item.row.id: item for item in items}
+    placed: dict[str, Item] = {}
+    stack = list(reversed(items))
+    while stack:
+        item = stack[-1]
+        missing = [by_run[run] for run in item.after_runs if run not in placed]
+        if missing and item.row.id not in placed:
+            stack += missing
+        else:
+            placed.setdefault(item.row.id, stack.pop())
+    return list(placed.values())
+
+
+class _Orders:
+    """Makes work orders; each commit is materialised once."""
+
+    def __init__(self, project: Project, records: CollectionStore, token: str) -> None:
+        self._project = project
+        self._records = records
+        self._header = records.header
+        self._token = token
+        self._checkouts: dict[str, Path] = {}
+
+    def _checkout(self, commit: str) -> Path:
+        if commit not in self._checkouts:
+            repository = Path(self._header["repository"])
+            self._checkouts[commit] = pin.materialise(commit, repository, self._project.store.checkouts)
+        return self._checkouts[commit]
+
+    def order(self, item: Item) -> WorkOrder:
+        """Return all that the worker of one attempt needs."""
+        definition, row = self._header["definition"], item.row
+        run_dir = self._records.run_dir(row.name)
+        values = {
+            "config": str(run_dir / "config.json"),
+            "run_dir": str(run_dir),
+            "run_id": row.id,
+            "python": sys.executable,
+            **{axis: str(value) for axis, value in row.axes.items()},
+            **{
+                f"needs.{alias}.run_dir": str(self._project.store.collection(collection).run_dir(name))
+                for alias, (collection, _, name) in row.needs.items()
+            },
+        }
+        changed: dict[str, Json] = (item.changes or {}).get("set", {})
+        config = resolve_config(config_of(row, self._header), changed)
+        commit = row.commit or self._header["commit"]
+        return WorkOrder(
+            collection=self._records.name,
+            run_id=row.id,
+            run_name=row.name,
+            run_dir=str(run_dir),
+            attempt=item.attempt,
+            token=self._token,
+            command=fill(definition["command"], values),
+            config=fill(config, values),
+            config_sha256=row.config_sha256,
+            env=fill(definition["env"], values),
+            checkout=str(self._checkout(commit)),
+            commit=commit,
+            resources=item.resources.to_json(),
+            changes=item.changes,
+        )
