@@ -1,0 +1,106 @@
+"""Aggregation of many runs, beside its floor: reading the same bytes and doing nothing with them.
+
+python benchmarks/aggregate.py [--runs 10000] [--runs 100000]
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+
+from slurmkit.aggregate import matched_deltas, read_metrics, summarise, to_frame
+from slurmkit.records import RunStatus
+from slurmkit.states import State
+
+T = TypeVar("T")
+
+METRICS_A_RUN = 40
+LIMITS_S = {10_000: 0.4, 100_000: 2.0}
+TASKS = ("base_conversion", "grid_pathfinding", "linear_equations", "list_summation", "multidigit", "sorting")
+
+
+def make_runs(folder: Path, count: int) -> tuple[list[RunStatus], dict[str, tuple[object, ...]]]:
+    """Write metrics files of about 2 KB and return the completed runs that they belong to."""
+    rng = random.Random(0)
+    seeds = tuple(range(-(-count // (len(TASKS) * 4))))
+    axes: dict[str, tuple[object, ...]] = {"task": TASKS, "pv": (0.0, 0.1), "rmkl": (0.0, 0.1), "seed": seeds}
+    statuses: list[RunStatus] = []
+    for number, values in enumerate(product(*axes.values())):
+        if number == count:
+            break
+        run_dir = folder / f"run-{number}"
+        run_dir.mkdir()
+        run_id = f"{number:012x}"
+        metrics: dict[str, object] = {f"controlled_test_final/rate_{i:02}": rng.random() for i in range(METRICS_A_RUN)}
+        metrics |= {"loss/val/total": rng.random(), "loss/val/total__comparable": False, "provenance/run_id": run_id}
+        content = orjson.dumps(metrics)
+        (run_dir / "metrics.json").write_bytes(content)
+        statuses.append(
+            RunStatus(
+                id=run_id,
+                name=run_dir.name,
+                axes=dict(zip(axes, values, strict=True)),
+                state=State.COMPLETED,
+                reason=None,
+                evidence="",
+                attempt=1,
+                job_id=str(number),
+                commit="0" * 40,
+                config_sha256="0" * 64,
+                run_dir=run_dir,
+                metrics_sha256=hashlib.sha256(content).hexdigest(),
+            ),
+        )
+    return statuses, axes
+
+
+def read_bytes(statuses: list[RunStatus]) -> None:
+    """The floor: every file opened and read, the bytes dropped."""
+    for status in statuses:
+        descriptor = os.open(f"{status.run_dir}/metrics.json", os.O_RDONLY)
+        os.read(descriptor, 65536)
+        os.close(descriptor)
+
+
+def timed(work: Callable[[], T], repeats: int = 3) -> tuple[float, T]:
+    """Return the shortest of some times in seconds, and the last result."""
+    times: list[float] = []
+    while True:
+        start = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - start)
+        if len(times) == repeats:
+            return min(times), result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, action="append", help="how many runs (repeatable)")
+    counts = parser.parse_args().runs or list(LIMITS_S)
+    heads = ("metrics", "frame", "summary", "deltas", "all")
+    print(f"{'runs':>8} {'floor: read':>12}" + "".join(f" {head:>9}" for head in heads) + f" {'limit':>7}")
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            statuses, axes = make_runs(Path(folder), count)
+            floor, _ = timed(lambda: read_bytes(statuses))
+            reading, metrics = timed(lambda: read_metrics(statuses))
+            framing, frame = timed(lambda: to_frame(statuses, axes, metrics=metrics))
+            shown = list(metrics.numbers)[:6]
+            summing, _ = timed(lambda: summarise(frame, ["task", "pv", "rmkl"], shown, "seed", axes=axes))
+            pairing, _ = timed(lambda: matched_deltas(frame, {"pv": 0.0, "rmkl": 0.0}, shown, axes=axes))
+        total = reading + framing + summing + pairing
+        limit = f"{LIMITS_S[count]:.1f} s" if count in LIMITS_S else ""
+        parts = [floor, reading, framing, summing, pairing, total]
+        print(f"{count:>8} {parts[0]:>10.3f} s" + "".join(f" {part:>7.3f} s" for part in parts[1:]) + f" {limit:>7}")
+
+
+if __name__ == "__main__":
+    main()
