@@ -1,0 +1,97 @@
+"""pydantic's findings in our words: where, what, with which value, and what to do."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from slurmkit.names import did_you_mean
+from slurmkit.records import Json
+from slurmkit.yaml_source import Node, Problem, Source, shown
+
+_EXPECTED = {
+    "string_type": ("text", "Quote it"),
+    "int_type": ("a whole number", "Write one without quotes"),
+    "int_from_float": ("a whole number", "Round it"),
+    "list_type": ("a list", "Write [...] or one `- item` a line"),
+    "dict_type": ("a mapping", "Write `key: value` lines below it"),
+    "model_type": ("a mapping", "Write `key: value` lines below it"),
+    "bool_type": ("true or false", "Write it without quotes"),
+}
+
+
+def problems_of(error: ValidationError, source: Source, model: type[BaseModel]) -> Iterator[Problem]:
+    """Place pydantic's findings in the file.
+
+    Args:
+        error: the findings.
+        source: the file.
+        model: what was validated.
+    """
+    for one in error.errors(include_url=False):
+        path, found = _path_in_file(one["loc"], source.root)
+        at = "key" if one["type"] in {"missing", "extra_forbidden"} else "value"
+        yield source.problem(path, _say(one, path, found, model), at=at)
+
+
+def _path_in_file(loc: Sequence[str | int], root: Node) -> tuple[list[str | int], bool]:
+    """Follow pydantic's location through the file, leaving out steps that only the models know.
+
+    Returns:
+        the path, and whether its last step stands in the file.
+    """
+    path: list[str | int] = []
+    node = root
+    for index, part in enumerate(loc):
+        inside = node.inside
+        if isinstance(inside, dict) and part in inside:
+            node = inside[str(part)]
+        elif isinstance(inside, list) and isinstance(part, int) and part < len(inside):
+            node = inside[part]
+        elif index == len(loc) - 1 and part != "[key]":
+            return [*path, part], False
+        else:
+            continue
+        path.append(part)
+    return path, True
+
+
+def _say(one: Any, path: list[str | int], found: bool, model: type[BaseModel]) -> str:
+    kind: str = one["type"]
+    value: Json = one["input"]
+    context: dict[str, Any] = one.get("ctx", {})
+    if kind in _EXPECTED:
+        expected, advice = _EXPECTED[kind]
+        return f"expected {expected}, got {shown(value)}. {advice}."
+    if kind == "extra_forbidden":
+        known = _keys_of(model, one["loc"][:-1])
+        return f"unknown key. {did_you_mean(str(path[-1]), known, what='Known here')}"
+    if kind == "missing":
+        return f"is missing. Add `{path[-1]}:`."
+    if kind in {"greater_than_equal", "less_than_equal"}:
+        bound = context.get("ge", context.get("le"))
+        return f"expected {'at least' if 'ge' in context else 'at most'} {bound}, got {shown(value)}. Write {bound} or {'more' if 'ge' in context else 'less'}."
+    if kind == "too_short":
+        return "is empty. Fill it in or delete the key."
+    if kind == "value_error":
+        return f"{context['error']}."
+    assert found, one  # every kind that the models can raise is named above
+    return f"{one['msg']}, got {shown(value)}. Mend it."
+
+
+def _keys_of(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """Return the keys that are allowed in the model at a location."""
+    current: Any = model
+    for part in loc:
+        if isinstance(part, str) and isinstance(current, type) and part in getattr(current, "model_fields", {}):
+            current = current.model_fields[part].annotation
+            current = next((model for model in _models_in(current)), current)
+    return list(current.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models named anywhere in a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
