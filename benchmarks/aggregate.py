@@ -81,25 +81,30 @@ def timed(work: Callable[[], T], repeats: int = 3) -> tuple[float, T]:
             return min(times), result
 
 
+def measure(folder: Path, count: int) -> list[float]:
+    """Return seconds: the floor, then each stage."""
+    statuses, axes = make_runs(folder, count)
+    floor, _ = timed(lambda: read_bytes(statuses))
+    reading, metrics = timed(lambda: read_metrics(statuses))
+    framing, frame = timed(lambda: to_frame(statuses, axes, metrics=metrics))
+    shown = list(metrics.numbers)[:6]
+    summing, _ = timed(lambda: summarise(frame, ["task", "pv", "rmkl"], shown, "seed", axes=axes))
+    pairing, _ = timed(lambda: matched_deltas(frame, {"pv": 0.0, "rmkl": 0.0}, shown, axes=axes))
+    return [floor, reading, framing, summing, pairing]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, action="append", help="how many runs (repeatable)")
+    parser.add_argument("--runs", type=int, action="append", help="how many runs (repeatable; default 10000, 100000)")
     counts = parser.parse_args().runs or list(LIMITS_S)
-    heads = ("metrics", "frame", "summary", "deltas", "all")
-    print(f"{'runs':>8} {'floor: read':>12}" + "".join(f" {head:>9}" for head in heads) + f" {'limit':>7}")
+    heads = ("floor: read", "metrics", "frame", "summary", "deltas", "all", "limit")
+    print(f"{'runs':>8}" + "".join(f" {head:>11}" for head in heads))
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            statuses, axes = make_runs(Path(folder), count)
-            floor, _ = timed(lambda: read_bytes(statuses))
-            reading, metrics = timed(lambda: read_metrics(statuses))
-            framing, frame = timed(lambda: to_frame(statuses, axes, metrics=metrics))
-            shown = list(metrics.numbers)[:6]
-            summing, _ = timed(lambda: summarise(frame, ["task", "pv", "rmkl"], shown, "seed", axes=axes))
-            pairing, _ = timed(lambda: matched_deltas(frame, {"pv": 0.0, "rmkl": 0.0}, shown, axes=axes))
-        total = reading + framing + summing + pairing
-        limit = f"{LIMITS_S[count]:.1f} s" if count in LIMITS_S else ""
-        parts = [floor, reading, framing, summing, pairing, total]
-        print(f"{count:>8} {parts[0]:>10.3f} s" + "".join(f" {part:>7.3f} s" for part in parts[1:]) + f" {limit:>7}")
+            floor, *stages = measure(Path(folder), count)
+        cells = [f"{seconds:.3f} s" for seconds in (floor, *stages, sum(stages))]
+        cells.append(f"{LIMITS_S[count]:.1f} s" if count in LIMITS_S else "")
+        print(f"{count:>8}" + "".join(f" {cell:>11}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":
