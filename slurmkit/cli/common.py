@@ -1,0 +1,91 @@
+"""What commands share: which collection is meant, and which of its runs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from slurmkit.collection import Collection
+from slurmkit.collection.backends import BACKENDS
+from slurmkit.collection.selection import select as _select
+from slurmkit.errors import UsageError
+from slurmkit.records import RunStatus
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+collection_argument = click.argument("name", required=False, shell_complete=lambda _c, _p, word: _names(word))
+
+where_option = click.option(
+    "--where",
+    multiple=True,
+    metavar="AXIS=VALUE",
+    help="Only runs with this axis value; repeat for several (another axis: both must hold; the same: either).",
+)
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="local",
+    show_default=True,
+    help="Where runs go: `local` is the bounded queue of this machine.",
+)
+
+
+def selection_options(command: F) -> F:
+    """Add --where, --state, --reason and --run to a command."""
+    for option in (
+        click.option(
+            "--run", "runs", multiple=True, metavar="ID", help="Only this run: its name, or its id's beginning."
+        ),
+        click.option("--reason", "reasons", multiple=True, help="Only runs that failed so (oom, timeout, error, ...)."),
+        click.option("--state", "states", multiple=True, help="Only runs in this state (failed, running, ...)."),
+        where_option,
+    ):
+        command = option(command)
+    return command
+
+
+def _names(word: str) -> list[str]:
+    from slurmkit.project import Project
+
+    return [name for name in Project.discover().store.names() if name.startswith(word)]
+
+
+def narrate(message: str) -> None:
+    """Tell the person at the terminal something that is not data."""
+    click.echo(message, err=True)
+
+
+def open_collection(name: str | None) -> Collection:
+    """Open the collection that is meant; without a name the one last touched, and say so.
+
+    Raises:
+        UsageError: there is no such collection.
+    """
+    collection = Collection.load(name)
+    if name is None:
+        narrate(f"collection {collection.name} (the one last touched)")
+    else:
+        collection.project.store.touch(collection.name)
+    return collection
+
+
+def select(
+    statuses: Sequence[RunStatus],
+    where: Sequence[str] = (),
+    *,
+    states: Sequence[str] = (),
+    reasons: Sequence[str] = (),
+    runs: Sequence[str] = (),
+) -> list[RunStatus]:
+    """Choose runs; raise `UsageError` when none is left."""
+    chosen = _select(statuses, where, states=states, reasons=reasons, runs=runs)
+    if not chosen and statuses:
+        given = [f"--where {w}" for w in where] + [f"--state {s}" for s in states] + [f"--reason {r}" for r in reasons]
+        raise UsageError(f"no run matches {' '.join(given)}. See: slurmkit status")
+    return chosen
+
+
+def plural(count: int, word: str) -> str:
+    """Write a count with its noun: ``1 run``, ``24 runs``."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

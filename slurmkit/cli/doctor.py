@@ -1,0 +1,83 @@
+"""`slurmkit doctor`: what works here, and what to do about what does not."""
+
+import importlib.metadata
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from slurmkit import __version__, files, pin
+from slurmkit.errors import SlurmkitError
+from slurmkit.project import RUNS_VARIABLE, Project
+
+Finding = tuple[str, str, str]
+"""(``ok``, ``warning`` or ``problem``; what was looked at; what was found)."""
+
+
+@click.command()
+def doctor() -> None:
+    """Check git, the runs folder, the local queue and the machine.
+
+    Exits with 1 if something would keep runs from working.
+    """
+    project = Project.discover()
+    checks: list[Callable[[Project], Iterator[Finding]]] = [_versions, _git, _runs, _queue, _slurm]
+    worst = 0
+    for check in checks:
+        for verdict, what, found in check(project):
+            colour = {"ok": "green", "warning": "yellow", "problem": "red"}[verdict]
+            click.echo(f"{click.style(f'{verdict:<8}', fg=colour)} {what}: {found}")
+            worst |= verdict == "problem"
+    sys.exit(worst)
+
+
+def _versions(_project: Project) -> Iterator[Finding]:
+    yield "ok", "slurmkit", f"{__version__}, Python {platform.python_version()} ({sys.executable})"
+    yield "ok", "submitit", importlib.metadata.version("submitit")
+    plugins = {entry.value for entry in importlib.metadata.entry_points(group="submitit")}
+    if any("slurmkit" in value for value in plugins):
+        yield "ok", "submitit plugin", "registered as cluster slurmkit_local"
+    else:
+        yield "problem", "submitit plugin", "not registered. Install slurmkit again: pip install -e ."
+
+
+def _git(project: Project) -> Iterator[Finding]:
+    if shutil.which("git") is None:
+        yield "problem", "git", "not on PATH. Install it: slurmkit pins every run to a commit"
+        return
+    try:
+        repository = pin.find_repository(project.root)
+        commit = pin.resolve(
+            repository, "HEAD", collection="", allow_dirty=False, ignore=[project.runs], keep=False
+        ).commit
+        yield "ok", "git", f"{repository} at {commit[:12]}"
+    except SlurmkitError as error:
+        yield "problem", "git", str(error)
+
+
+def _runs(project: Project) -> Iterator[Finding]:
+    folder = project.runs if project.runs.exists() else project.root
+    where = f"{project.runs}" + (f" (from {RUNS_VARIABLE})" if project.runs != project.root / "runs" else "")
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as scratch, files.lock(Path(scratch) / "lock"):
+            files.write_json(Path(scratch) / "record.json", {"schema": 1})
+        yield "ok", "runs folder", f"{where}: can be written and locked"
+    except (OSError, SlurmkitError) as error:
+        yield "problem", "runs folder", f"{where}: {error}"
+    free_gb = shutil.disk_usage(folder).free / 2**30
+    yield ("ok" if free_gb > 1 else "warning"), "free space", f"{free_gb:.1f} GB"
+
+
+def _queue(project: Project) -> Iterator[Finding]:
+    from slurmkit.schedulers.local.scheduler import LocalScheduler
+
+    yield "ok", "local queue", LocalScheduler(project.store.queue).describe()
+
+
+def _slurm(_project: Project) -> Iterator[Finding]:
+    sbatch = shutil.which("sbatch")
+    yield "ok", "Slurm", f"sbatch at {sbatch}" if sbatch else "not on this machine; runs go to the local queue"

@@ -1,0 +1,193 @@
+"""`slurmkit status`: where everything stands."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from slurmkit import files
+from slurmkit.cli.common import collection_argument, narrate, open_collection, select, selection_options
+from slurmkit.collection import Collection
+from slurmkit.collection.poll import Snapshot
+from slurmkit.errors import SlurmkitError, StoreError
+from slurmkit.overview import OVERVIEW_SCHEMA, Overview, overview
+from slurmkit.project import Project
+from slurmkit.records import Json, Progress, RunStatus
+from slurmkit.states import State
+
+
+@click.command()
+@collection_argument
+@selection_options
+@click.option(
+    "--watch", is_flag=True, help="Keep showing it until all has ended (Ctrl-C stops watching, not the runs)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (versioned: the key `schema`).")
+@click.option("--list", "as_list", is_flag=True, help="Print one line a run: id, state, reason, attempt, name.")
+def status(
+    name: str | None,
+    where: tuple[str, ...],
+    states: tuple[str, ...],
+    reasons: tuple[str, ...],
+    runs: tuple[str, ...],
+    watch: bool,
+    as_json: bool,
+    as_list: bool,
+) -> None:
+    """Show what is done, running or failed, and why.
+
+    First the counts, then the grid of cells (`2/3`: two of three seeds are done), then failures by reason with their
+    evidence, and what to type next. Without a name, also a line for each other collection.
+    """
+    opened = open_collection(name)
+    if watch:
+        from slurmkit.cli.watch import follow
+
+        follow(opened, until_ended=True)
+        return
+    filtered = bool(where or states or reasons or runs)
+    if not (filtered or as_json or as_list) and (cached := _cached(opened)) is not None:
+        _print(cached)
+    else:
+        snapshot = opened.snapshot()
+        everyone = snapshot.statuses()
+        chosen = select(everyone, where, states=states, reasons=reasons, runs=runs) if filtered else everyone
+        if as_list:
+            for run in chosen:
+                click.echo(f"{run.id}  {run.state:<9}  {run.reason or '-':<12}  {run.attempt:>2}  {run.name}")
+            return
+        news = read_progress(chosen)
+        summary = summarise(opened, snapshot, chosen, news)
+        if as_json:
+            click.echo(files.json_line(to_json(summary, chosen, news)), nl=False)
+            return
+        if not filtered:
+            _remember(opened, summary)
+        _print(summary)
+    if name is None and not filtered:
+        print_lines(opened.project, as_json=False, leave_out=opened.name)
+
+
+def summarise(
+    opened: Collection, snapshot: Snapshot, chosen: Sequence[RunStatus], news: dict[str, Progress]
+) -> Overview:
+    """Sum up the chosen runs of a collection."""
+    return overview(
+        opened.name,
+        opened.commit,
+        chosen,
+        opened.axes,
+        opened.seed_axis,
+        retired=len(snapshot.retired),
+        progress=news,
+    )
+
+
+def read_progress(statuses: Sequence[RunStatus]) -> dict[str, Progress]:
+    """Read what the running runs tell of themselves; what cannot be read is no news."""
+    news: dict[str, Progress] = {}
+    for run in statuses:
+        if run.state is State.RUNNING:
+            try:
+                told = files.read_json(run.run_dir / "progress.json")
+                metrics = {k: float(v) for k, v in dict(told.get("metrics", {})).items() if isinstance(v, int | float)}
+                news[run.id] = Progress(
+                    step=int(told["step"]), of=int(told["of"]), metrics=metrics, time=str(told.get("time", ""))
+                )
+            except (FileNotFoundError, StoreError, KeyError, TypeError, ValueError, AttributeError):
+                continue
+    return news
+
+
+def to_json(summary: Overview, chosen: Sequence[RunStatus], news: dict[str, Progress]) -> dict[str, Json]:
+    """Return ``status --json``: stable keys under a version."""
+    return {
+        "schema": OVERVIEW_SCHEMA,
+        "collection": summary.name,
+        "commit": summary.commit,
+        "total": summary.total,
+        "retired": summary.retired,
+        "states": summary.states,
+        "failures": [
+            {"reason": f.reason, "count": f.count, "evidence": f.evidence, "runs": list(f.runs)}
+            for f in summary.failures
+        ],
+        "blocked": summary.blocked,
+        "eta_s": summary.eta_s,
+        "next_command": summary.next_command,
+        "runs": [
+            {
+                "id": run.id,
+                "name": run.name,
+                "axes": run.axes,
+                "state": run.state,
+                "reason": run.reason,
+                "evidence": run.evidence,
+                "attempt": run.attempt,
+                "job_id": run.job_id,
+                "duration_s": run.duration_s,
+                "peak_rss_mb": run.peak_rss_mb,
+                "progress": news.get(run.id),
+            }
+            for run in chosen
+        ],
+    }
+
+
+def _print(summary: Overview) -> None:
+    import shutil
+    import sys
+
+    from slurmkit.cli.render import styled, terminal_lines, pipe_lines
+
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        click.echo("\n".join(styled(line) for line in terminal_lines(summary, width)))
+    else:
+        click.echo("\n".join(pipe_lines(summary)))
+
+
+def print_lines(project: Project, *, as_json: bool, leave_out: str = "") -> None:
+    """Print a line a collection: its headline, or why it cannot be read."""
+    found: list[dict[str, Any]] = []
+    names = [name for name in project.store.names() if name != leave_out]
+    for name in names:
+        try:
+            opened = Collection(project, project.store.existing(name))
+            summary = _cached(opened)
+            if summary is None:
+                snapshot = opened.snapshot()
+                summary = summarise(opened, snapshot, snapshot.statuses(), {})
+                _remember(opened, summary)
+        except SlurmkitError as error:
+            narrate(f"{name}: {error}")
+            continue
+        found.append({"collection": name, "commit": summary.commit, "total": summary.total, "states": summary.states})
+        if not as_json:
+            click.echo(f"{name}  {summary.headline}  @ {summary.commit[:10]}")
+    if as_json:
+        click.echo(files.json_line({"schema": OVERVIEW_SCHEMA, "collections": found}), nl=False)
+    elif not found and not leave_out:
+        narrate("no collection yet. Create one: slurmkit collection create FILE")
+
+
+def _cached(opened: Collection) -> Overview | None:
+    """Return the overview made when the collection was last at rest, if nothing has changed since."""
+    try:
+        record = files.read_json(opened.records.overview_cache)
+        if record["schema"] == OVERVIEW_SCHEMA and record["fingerprint"] == opened.records.fingerprint():
+            return Overview.from_json(record["overview"])
+    except (FileNotFoundError, StoreError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _remember(opened: Collection, summary: Overview) -> None:
+    """Keep the overview of a collection at rest: large ones are then shown in no time."""
+    if not summary.settled:
+        return
+    record = {"schema": OVERVIEW_SCHEMA, "fingerprint": opened.records.fingerprint(), "overview": summary.to_json()}
+    try:
+        files.write_atomic(opened.records.overview_cache, files.json_line(record), durable=False)
+    except StoreError:  # a full disk or somebody else's collection: the status is shown all the same
+        return

@@ -1,0 +1,68 @@
+"""Follow a collection with a live display until all has ended."""
+
+import sys
+import time
+
+from slurmkit.cli.common import narrate
+from slurmkit.cli.render import Line, pipe_lines, terminal_lines
+from slurmkit.cli.status import read_progress, summarise
+from slurmkit.collection import Collection
+from slurmkit.overview import Overview
+
+_INTERVAL_S = 1.0
+_PLAIN_INTERVAL_S = 2.0
+
+
+def follow(opened: Collection, *, until_ended: bool) -> None:
+    """Show the collection again and again; Ctrl-C stops watching, and the runs go on.
+
+    In a pipe, a line is printed whenever the counts change.
+    """
+    try:
+        summary = _live(opened, until_ended) if sys.stdout.isatty() else _plain(opened, until_ended)
+    except KeyboardInterrupt:
+        narrate(f"detached; the runs go on. slurmkit status {opened.name}")
+        sys.exit(130)
+    if summary.states.get("failed") or summary.states.get("blocked"):
+        sys.exit(1)
+
+
+def _look(opened: Collection) -> Overview:
+    snapshot = Collection(opened.project, opened.project.store.existing(opened.name)).snapshot()
+    statuses = snapshot.statuses()
+    return summarise(opened, snapshot, statuses, read_progress(statuses))
+
+
+def _live(opened: Collection, until_ended: bool) -> Overview:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(highlight=False)
+
+    def drawn(summary: Overview) -> Text:
+        return Text("\n").join(_text(line) for line in terminal_lines(summary, console.width))
+
+    def _text(line: Line) -> Text:
+        return Text.assemble(*[(text, style) if style else text for text, style in line], no_wrap=False)
+
+    summary = _look(opened)
+    with Live(drawn(summary), console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        while not (until_ended and summary.at_rest):
+            time.sleep(_INTERVAL_S)
+            summary = _look(opened)
+            live.update(drawn(summary), refresh=True)
+    return summary
+
+
+def _plain(opened: Collection, until_ended: bool) -> Overview:
+    last = ""
+    while True:
+        summary = _look(opened)
+        if summary.headline != last:
+            last = summary.headline
+            print(f"{time.strftime('%H:%M:%S')} {last}", flush=True)
+        if until_ended and summary.at_rest:
+            print("\n".join(pipe_lines(summary)), flush=True)
+            return summary
+        time.sleep(_PLAIN_INTERVAL_S)

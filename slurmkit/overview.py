@@ -1,0 +1,289 @@
+"""Pure: from the runs' states to what a status shows: counts, the grid of cells, failures, what to do next."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from slurmkit.records import Json, Progress, RunStatus
+from slurmkit.states import State
+
+OVERVIEW_SCHEMA = 1
+"""Version of ``status --json``."""
+
+
+@dataclass(slots=True)
+class Square:
+    """One cell of the grid.
+
+    Attributes:
+        total: its runs (one a seed).
+        states: how many runs are in which state.
+        reasons: why runs of it failed.
+        progress: mean share done of its running runs, 0 to 1; None without news.
+        loss: the loss that a running run last told.
+    """
+
+    total: int = 0
+    states: Counter[str] = field(default_factory=Counter[str])
+    reasons: list[str] = field(default_factory=list[str])
+    progress: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Cells in two dimensions.
+
+    Attributes:
+        row_axis: what the rows are (``task``).
+        column_axes: what the columns are (``pv``, ``rmkl``).
+        rows: their labels.
+        columns: their labels.
+        squares: (row label, column label) to cell; a pair without runs is absent.
+    """
+
+    row_axis: str
+    column_axes: tuple[str, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    squares: dict[tuple[str, str], Square]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed runs with the same reason.
+
+    Attributes:
+        reason: the reason.
+        count: how many runs.
+        evidence: one line of evidence: the most frequent.
+        runs: names of the first few.
+    """
+
+    reason: str
+    count: int
+    evidence: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What a status shows of one collection.
+
+    Attributes:
+        name, commit: of the collection.
+        total: runs that count.
+        retired: runs that an extension took out; their records are kept.
+        states: runs in each state.
+        grid: the cells.
+        failures: by reason, most frequent first.
+        blocked: what blocks runs, to how many.
+        notes: evidence of runs whose state is unknown, to how many.
+        eta_s: estimated seconds until all that is under way has ended; None: nothing to estimate from.
+        next_command: what to type next; empty: nothing.
+    """
+
+    name: str
+    commit: str
+    total: int
+    retired: int
+    states: dict[str, int]
+    grid: Grid
+    failures: tuple[FailureGroup, ...]
+    blocked: dict[str, int]
+    notes: dict[str, int]
+    eta_s: float | None
+    next_command: str
+
+    @property
+    def headline(self) -> str:
+        """The first line: ``19/24 complete, 3/24 failed, 2/24 running``."""
+        words = {State.COMPLETED: "complete"}
+        order = [State.COMPLETED, State.FAILED, State.RUNNING, State.QUEUED, State.BLOCKED, State.CANCELLED]
+        order += [State.UNKNOWN, State.PLANNED]
+        parts = [
+            f"{self.states.get(state, 0)}/{self.total} {words.get(state, state)}"
+            for state in order
+            if self.states.get(state) or state is State.COMPLETED
+        ]
+        return ", ".join(parts)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing moves by itself: only a command or another collection can change it."""
+        return not any(self.states.get(state) for state in (State.QUEUED, State.RUNNING, State.UNKNOWN))
+
+    @property
+    def settled(self) -> bool:
+        """Whether only a change of this collection's own records can change this overview."""
+        return not set(self.states) - {State.COMPLETED, State.FAILED, State.CANCELLED}
+
+    def to_json(self) -> dict[str, Json]:
+        """Return a record of it."""
+        record: dict[str, Json] = asdict(self)
+        record["grid"]["squares"] = [[*place, asdict(square)] for place, square in self.grid.squares.items()]
+        return record
+
+    @classmethod
+    def from_json(cls, record: dict[str, Json]) -> "Overview":
+        """Read what `to_json` wrote."""
+        grid = record["grid"]
+        squares = {
+            (row, column): Square(square["total"], Counter(square["states"]), square["reasons"])
+            for row, column, square in grid["squares"]
+        }
+        shape = {key: tuple(grid[key]) for key in ("column_axes", "rows", "columns")}
+        failures = tuple(FailureGroup(**{**group, "runs": tuple(group["runs"])}) for group in record["failures"])
+        return cls(**{**record, "grid": Grid(grid["row_axis"], **shape, squares=squares), "failures": failures})
+
+
+def overview(
+    name: str,
+    commit: str,
+    statuses: Sequence[RunStatus],
+    axes: Mapping[str, Sequence[Json]],
+    seed_axis: str,
+    *,
+    retired: int = 0,
+    progress: Mapping[str, Progress] | None = None,
+    slots: int | None = None,
+) -> Overview:
+    """Sum up a collection.
+
+    Args:
+        name: of the collection.
+        commit: its pin.
+        statuses: its runs.
+        axes: axis names to values, in the definition's order.
+        seed_axis: the axis that makes several runs of one cell.
+        retired: how many runs an extension took out.
+        progress: run id to the progress of running runs.
+        slots: how many runs go on side by side, if that is known.
+    """
+    states = Counter(str(status.state) for status in statuses)
+    return Overview(
+        name=name,
+        commit=commit,
+        total=len(statuses),
+        retired=retired,
+        states=dict(states),
+        grid=_grid(statuses, axes, seed_axis, progress or {}),
+        failures=_failures(statuses),
+        blocked=dict(Counter(s.evidence for s in statuses if s.state is State.BLOCKED).most_common()),
+        notes=dict(Counter(s.evidence for s in statuses if s.state is State.UNKNOWN).most_common(5)),
+        eta_s=_eta_s(statuses, axes, seed_axis, progress or {}, slots),
+        next_command=_next_command(name, statuses, states),
+    )
+
+
+def _grid(
+    statuses: Sequence[RunStatus],
+    axes: Mapping[str, Sequence[Json]],
+    seed_axis: str,
+    progress: Mapping[str, Progress],
+) -> Grid:
+    """Lay the cells out: the first axis down, all others but the seed across."""
+    free = [axis for axis in axes if axis != seed_axis]
+    shown = [axis for axis in free if len(axes[axis]) > 1] or free[:1]
+    row_axis = shown[0] if shown else ""
+    column_axes = tuple(shown[1:])
+    rows: dict[str, None] = {str(value): None for value in axes.get(row_axis, ["all"])}
+    columns: dict[str, None] = {}
+    squares: dict[tuple[str, str], Square] = {}
+    for status in statuses:
+        values = status.axes
+        row = str(values.get(row_axis, "all"))
+        column = " ".join([_label(axis, values[axis]) for axis in column_axes if axis in values])
+        rows.setdefault(row)
+        columns.setdefault(column)
+        square = squares.get((row, column))
+        if square is None:
+            square = squares[row, column] = Square()
+        square.total += 1
+        square.states[status.state] += 1
+        if status.reason is not None and status.reason not in square.reasons:
+            square.reasons.append(status.reason)
+        if status.id in progress:
+            _add_progress(square, progress[status.id])
+    return Grid(row_axis, column_axes, tuple(rows), tuple(columns), squares)
+
+
+def _label(axis: str, value: Json) -> str:
+    """Write a value so that one knows what it is: numbers need their axis (``pv0.1``), words do not."""
+    return f"{axis}{value}" if isinstance(value, int | float) else str(value)
+
+
+def _add_progress(square: Square, news: Progress) -> None:
+    share = share_done(news)
+    square.progress = share if square.progress is None else (square.progress + share) / 2
+    losses = [value for key, value in news["metrics"].items() if key.rpartition("/")[2] in {"loss", "total"}]
+    square.loss = losses[0] if losses else square.loss
+
+
+def share_done(news: Progress) -> float:
+    """Return the share of its steps that a run has done, 0 to 1."""
+    return min(1.0, news["step"] / news["of"]) if news["of"] > 0 else 0.0
+
+
+def _failures(statuses: Sequence[RunStatus]) -> tuple[FailureGroup, ...]:
+    groups: dict[str, list[RunStatus]] = {}
+    for status in statuses:
+        if status.state is State.FAILED:
+            groups.setdefault(str(status.reason or "error"), []).append(status)
+    return tuple(
+        FailureGroup(
+            reason,
+            len(members),
+            Counter(member.evidence for member in members).most_common(1)[0][0],
+            tuple(member.name for member in members[:3]),
+        )
+        for reason, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    )
+
+
+def _eta_s(
+    statuses: Sequence[RunStatus],
+    axes: Mapping[str, Sequence[Json]],
+    seed_axis: str,
+    progress: Mapping[str, Progress],
+    slots: int | None,
+) -> float | None:
+    """Estimate from finished siblings: runs that share the first axis if there are any, else all."""
+    first = next((axis for axis in axes if axis != seed_axis), "")
+    by_value: dict[str, list[float]] = {}
+    for status in statuses:
+        if status.state is State.COMPLETED and status.duration_s:
+            by_value.setdefault(str(status.axes.get(first)), []).append(status.duration_s)
+    everyone = [duration for durations in by_value.values() for duration in durations]
+    under_way = [status for status in statuses if status.state in {State.RUNNING, State.QUEUED}]
+    if not everyone or not under_way:
+        return None
+    left: list[float] = []
+    for status in under_way:
+        siblings = by_value.get(str(status.axes.get(first))) or everyone
+        expected = sum(siblings) / len(siblings)
+        news = progress.get(status.id)
+        left.append(expected * (1 - share_done(news)) if news else expected)
+    running = sum(1 for status in under_way if status.state is State.RUNNING)
+    return max(max(left), sum(left) / max(1, slots or running))
+
+
+def _next_command(name: str, statuses: Sequence[RunStatus], states: Counter[str]) -> str:
+    """Say what a person would most likely type next."""
+    if states[State.PLANNED] and any(s.state is State.PLANNED and not s.evidence for s in statuses):
+        return f"slurmkit submit {name}"
+    if states[State.FAILED]:
+        reasons = {str(s.reason) for s in statuses if s.state is State.FAILED}
+        if reasons <= {"error", "no_metrics", "diverged"}:
+            first = next(s for s in statuses if s.state is State.FAILED)
+            return f"slurmkit logs {name} --run {first.id[:6]}"
+        return f"slurmkit resubmit {name} --failed"
+    if states[State.RUNNING] or states[State.QUEUED]:
+        return f"slurmkit status {name} --watch"
+    if states[State.CANCELLED]:
+        return f"slurmkit resubmit {name} --state cancelled"
+    if states[State.BLOCKED]:
+        blocked = next(s.evidence for s in statuses if s.state is State.BLOCKED)
+        needed = blocked.removeprefix("needs ").partition(", which")[0].rpartition("/")[0]
+        return f"slurmkit status {needed}"
+    return f"slurmkit aggregate {name}" if states[State.COMPLETED] else ""
