@@ -1,0 +1,102 @@
+"""Command line of the trainer: ``run`` one configuration, or ``check`` many."""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.stop import StopRequest
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+    from trainer.records import RunRecords
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        the exit code: 0 done, 1 failed, 2 a configuration that cannot be used, 75 stopped and to be started again.
+    """
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="carry out one run")
+    run.add_argument("config", type=Path, help="configuration, JSON")
+    run.add_argument("--run-dir", type=Path, required=True, help="everything is written below this folder")
+    verbs.add_parser("check", help="read configurations as lines of JSON, answer one line each")
+    asked = parser.parse_args(arguments)
+    if asked.verb == "check":
+        return check()
+    stop = StopRequest()
+    stop.install()
+    return carry_out(asked.config, asked.run_dir, stop)
+
+
+def check() -> int:
+    """Answer each line of standard input with its errors and its keys without effect."""
+    from trainer.check import check_line
+
+    for line in sys.stdin:
+        if line.strip():
+            print(json.dumps(check_line(line)), flush=False)
+    return 0
+
+
+def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
+    """Carry out one run and record how it ended."""
+    from trainer.check import load_config
+    from trainer.errors import ConfigError, TrainerError
+    from trainer.records import RunRecords
+
+    try:
+        config = load_config(config_path)
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 2
+    records = RunRecords(run_dir)
+    records.begin()
+    try:
+        _run(config, records, stop)
+    except TrainerError as error:
+        records.error(kind="error", error=error, step=None, term=None)
+        print(error, file=sys.stderr)
+        return 1
+    except Exception as error:
+        from trainer.errors import DivergedError, failure_kind
+
+        diverged = error if isinstance(error, DivergedError) else None
+        records.error(
+            kind=failure_kind(error),
+            error=error,
+            step=diverged.step if diverged else None,
+            term=diverged.term if diverged else None,
+        )
+        raise
+    return 0
+
+
+def _run(config: "Config", records: "RunRecords", stop: StopRequest) -> None:
+    from trainer.environment import allowed_threads, choose_device, provenance
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.set_num_threads(allowed_threads())
+    config_sha256 = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+    if config.mode == "base":
+        from trainer.base import run_base as run_mode
+    else:
+        from trainer.disentangle import run_disentangle as run_mode
+    metrics = run_mode(config, config_sha256, records, stop)
+    whole = {**metrics, **provenance(config_sha256, choose_device(config.device)), "seed": config.seed}
+    records.metrics({**whole, "mode": config.mode, "task": config.task.name, "status": "completed"})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

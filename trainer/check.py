@@ -1,0 +1,182 @@
+"""Hold a configuration against what the trainer does: all its problems, and the keys that change nothing."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from trainer.config import Config
+from trainer.errors import ConfigError, suggestion
+from trainer.tasks import TASKS, TaskError
+
+DISCRETE_ONLY = ("router_support_weight", "posterior_entropy_weight", "inter_latent_divergence_weight")
+"""Weights of terms that have no meaning for a Gaussian z."""
+
+NOT_YET = ("token_weighted_reconstruction_weight",)
+"""Weights of terms that this trainer does not compute."""
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file (JSON).
+
+    Raises:
+        ConfigError: it cannot be read, is not JSON, or asks for what the trainer does not do; holds all problems.
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}. Check the path."]) from error
+    except ValueError as error:
+        raise ConfigError([f"{path}: not JSON: {error}. Correct the file."]) from error
+    problems, config = validate(raw)
+    if config is None or problems:
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    return config
+
+
+def check_line(line: str) -> dict[str, list[str]]:
+    """Check one configuration, given as a line of JSON.
+
+    Returns:
+        ``errors``: all problems; ``inactive``: dotted keys that are set and change nothing.
+    """
+    try:
+        raw = json.loads(line)
+    except ValueError as error:
+        return {"errors": [f"not JSON: {error}. Write one configuration a line."], "inactive": []}
+    problems, config = validate(raw)
+    return {"errors": problems, "inactive": inactive(config) if config is not None else []}
+
+
+def validate(raw: Any) -> tuple[list[str], Config | None]:
+    """Find everything wrong with a raw configuration that can be known before the run.
+
+    Returns:
+        the problems, one line each as ``dotted.key: what, with the value. What to do.``; and the configuration,
+        None where its shape is wrong.
+    """
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        return [_explain(problem) for problem in error.errors()], None
+    return [*_task_problems(config), *_mode_problems(config), *_train_problems(config)], config
+
+
+def inactive(config: Config) -> list[str]:
+    """Return the dotted keys that the configuration sets and that change nothing in its mode, sorted."""
+    return sorted(key for key in _set_keys(config) if _without_effect(config, key))
+
+
+def _without_effect(config: Config, key: str) -> bool:
+    section, _, name = key.partition(".")
+    if config.mode == "base":
+        return section in {"base", "latent", "adaptation", "objective"} or key in {
+            "data.source",
+            "data.drop_invalid",
+            "train.head_lr",
+            "train.posterior_lr_scale",
+        }
+    return (
+        section == "model"
+        or key == "data.records"
+        or (section == "objective" and name in (*DISCRETE_ONLY, *NOT_YET))
+        or (key == "objective.kl_warmup_steps" and config.objective.beta == 0)
+        or (section == "adaptation" and name != "kind" and config.adaptation.kind == "full")
+        or (key == "pool.temperature" and config.data.source == "groundtruth")
+        or (key == "train.final_lr_share" and config.train.schedule == "constant")
+        or (key == "train.max_sequences_per_epoch" and config.train.epochs is None)
+    )
+
+
+def _set_keys(section: BaseModel, prefix: str = "") -> Iterator[str]:
+    for name in section.model_fields_set:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _set_keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _task_problems(config: Config) -> Iterator[str]:
+    task = TASKS.get(config.task.name)
+    if task is None:
+        near = suggestion(config.task.name, TASKS)
+        yield f"task.name: there is no task {config.task.name!r}.{near} Take one of {', '.join(TASKS)}."
+        return
+    try:
+        task.validate(config.task.params)
+    except TaskError as error:
+        yield from str(error).splitlines()
+    mix = config.task.strategy_mix
+    if mix is None:
+        return
+    for name in mix:
+        if name not in task.strategies:
+            near = suggestion(name, task.strategies)
+            yield f"task.strategy_mix.{name}: {task.name} has no such strategy.{near} Known: {', '.join(task.strategies)}."
+    if sum(mix.values()) == 0:
+        yield "task.strategy_mix: all weights are 0. Give at least one strategy a weight above 0."
+
+
+def _mode_problems(config: Config) -> Iterator[str]:
+    weights = {name: value for name, value in config.objective if name == "beta" or name.endswith("_weight")}
+    if config.mode == "base":
+        for name in sorted(config.objective.model_fields_set & weights.keys()):
+            if weights[name] != 0:
+                yield f"objective.{name}: is {weights[name]:g}, but a base run has no such term. Set it to 0, or leave it out."
+        return
+    if config.base is None:
+        yield "base.path: missing. Name the checkpoint folder of a base run, or a pretrained causal language model."
+    for name in DISCRETE_ONLY:
+        if weights[name] != 0:
+            yield f"objective.{name}: is {weights[name]:g}, but a continuous latent has no such term. Set it to 0."
+    for name in NOT_YET:
+        if weights[name] != 0:
+            yield f"objective.{name}: is {weights[name]:g}, but this trainer does not compute that term. Set it to 0."
+    if config.adaptation.kind == "lora" and config.train.optimizer == "muon":
+        yield (
+            "train.optimizer: is 'muon', which trains whole matrices, but LoRA leaves none to train. "
+            "Take adamw, or adaptation.kind: full."
+        )
+
+
+def _train_problems(config: Config) -> Iterator[str]:
+    train, model = config.train, config.model
+    if train.steps is None and train.epochs is None:
+        yield "train.steps: missing. Say how long to train, by train.steps or by train.epochs."
+    if train.steps is not None and train.epochs is not None:
+        yield f"train.epochs: is {train.epochs}, but train.steps is given too. Leave one of the two out."
+    if config.mode == "base" and (model.width % model.heads or model.width // model.heads % 2):
+        yield f"model.heads: {model.heads} heads do not split width {model.width} into even parts. Change one of them."
+    if config.mode == "base" and model.heads % model.kv_heads:
+        yield f"model.kv_heads: {model.kv_heads} does not divide model.heads, {model.heads}. Change one of them."
+
+
+def _explain(problem: ErrorDetails) -> str:
+    """Turn one of pydantic's problems into ``dotted.key: what, with the value. What to do.``"""
+    key = ".".join(str(part) for part in problem["loc"]) or "config"
+    value = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _known_keys(problem["loc"][:-1])
+            near = suggestion(str(problem["loc"][-1]), known)
+            return f"{key}: unknown key.{near} Known here: {', '.join(known)}."
+        case "missing":
+            return f"{key}: missing. Add it."
+        case "model_type":
+            return f"{key}: expected keys and values, got {value!r}. Write a mapping."
+        case _:
+            what = problem["msg"].replace("Input should be", "should be")
+            return f"{key}: {what}, got {value!r}. Change it."
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Config
+    for name in location:
+        annotation = section.model_fields[str(name)].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return list(section.model_fields)

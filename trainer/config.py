@@ -1,0 +1,206 @@
+"""What a run can be told: the strict shape of its configuration, without importing anything heavy."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+CountOrZero = Annotated[int, Field(ge=0, strict=True)]
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class TaskConfig(Section):
+    """What the sequences are about.
+
+    Attributes:
+        name: one of the tasks in `trainer.tasks`.
+        params: ranges of its problems; what is left out has the task's own default.
+        strategy_mix: strategy name to weight; absent: all strategies equally often.
+        split_policy: ``heldout``: inputs for validation and test are never trained on; ``overlap``: all are drawn
+            from all inputs (accuracy is then no generalisation, and the metrics say so).
+    """
+
+    name: StrictStr
+    params: dict[str, Any] = {}
+    strategy_mix: dict[str, Weight] | None = None
+    split_policy: Literal["heldout", "overlap"] = "heldout"
+
+
+class BaseConfig(Section):
+    """Where the model to disentangle comes from.
+
+    Attributes:
+        path: ``checkpoint`` folder of a base run, or any name or path that ``AutoModelForCausalLM`` takes.
+    """
+
+    path: StrictStr
+
+
+class ModelConfig(Section):
+    """Shape of a base model that is trained from scratch (Qwen2 architecture). The defaults give 163k parameters."""
+
+    width: Count = 64
+    layers: Count = 3
+    heads: Count = 4
+    kv_heads: Count = 4
+    mlp_width: Count = 192
+    tie_embeddings: StrictBool = True
+    init_std: Positive = 0.02
+
+
+class LatentConfig(Section):
+    """The latent variable z.
+
+    Attributes:
+        kind: ``continuous``: Gaussian router and posterior, injected as a projected vector.
+        dim: number of dimensions of z.
+        pooling: what the posterior reads: ``mean`` over the target positions or the ``last`` state (at ``<eos>``).
+            Default: mean for a model from scratch, last for a pretrained one.
+        position_neutral: whether the three tokens of the latent slot share the position of ``</x>``, so that the
+            model starts out equal to the base. Default: true for a model from scratch, false for a pretrained one.
+        samples: latent samples per record and step.
+    """
+
+    kind: Literal["continuous"] = "continuous"
+    dim: Count = 8
+    pooling: Literal["mean", "last"] | None = None
+    position_neutral: StrictBool | None = None
+    samples: Count = 1
+
+
+class AdaptationConfig(Section):
+    """Which weights of the copies of the base are trained: all of them, or low-rank additions (LoRA, by peft)."""
+
+    kind: Literal["full", "lora"] = "full"
+    rank: Count = 8
+    alpha: Positive = 16.0
+    targets: tuple[StrictStr, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class ObjectiveConfig(Section):
+    """Weights of the terms of the objective; see the formulas in ``docs/trainer.md``."""
+
+    beta: Weight = 0.1
+    kl_warmup_steps: CountOrZero = 0
+    reduction: Literal["token_mean", "sequence_mean"] = "token_mean"
+    baseline_normalized: StrictBool = True
+    posterior_variance_weight: Weight = 0.0
+    router_marginal_kl_to_prior_weight: Weight = 0.0
+    router_support_weight: Weight = 0.0
+    posterior_entropy_weight: Weight = 0.0
+    token_weighted_reconstruction_weight: Weight = 0.0
+    inter_latent_divergence_weight: Weight = 0.0
+
+
+class DataConfig(Section):
+    """What is trained on.
+
+    Attributes:
+        records: base: distinct draws of ground-truth records to train on, read again and again.
+        source: disentangle: ``model``: y is sampled from the base model; ``groundtruth``: a strategy writes it.
+        drop_invalid: disentangle: leave out pairs whose trace no strategy writes.
+    """
+
+    records: Count = 16384
+    source: Literal["model", "groundtruth"] = "model"
+    drop_invalid: StrictBool = False
+
+
+class PoolConfig(Section):
+    """The fixed pool of pairs (x, y) with the base model's surprise at each token.
+
+    A base run leaves one in its checkpoint; a run that disentangles it takes that one where it is the pool that this
+    section describes, and makes one of its own otherwise.
+
+    Attributes:
+        train_records, validation_records, test_records: pairs for each use.
+        seed: of the draws; apart from the run's seed, so that runs with several seeds share their data.
+        temperature: at which the base model is sampled.
+    """
+
+    train_records: Count = 4096
+    validation_records: Count = 512
+    test_records: Count = 1000
+    seed: CountOrZero = 0
+    temperature: Positive = 1.0
+
+
+class TrainConfig(Section):
+    """How it is optimised.
+
+    Attributes:
+        steps: optimiser steps; or else `epochs` over the pool.
+        max_sequences_per_epoch: an epoch ends after that many sequences at the latest.
+        batch_size: sequences in a micro-batch.
+        accumulation: micro-batches in an optimiser step.
+        optimizer: ``adamw``, or ``muon`` for the backbone's matrices with AdamW for the rest.
+        lr: learning rate of the matrices of the backbone; `head_lr` that of heads and injection.
+        posterior_lr_scale: learning rate of the posterior's backbone relative to the generator's.
+        schedule: ``constant``; ``cosine`` to `final_lr_share`; ``warmup_flat_linear``: up over `warmup_steps`,
+            flat until 60 % of the steps, linearly down to `final_lr_share`.
+        clip: largest norm of the gradient over all parameters; 0 for no clipping.
+        checkpoint_every_s: seconds between checkpoints.
+        log_every: steps between two points of the series in ``history.jsonl``.
+    """
+
+    steps: Count | None = None
+    epochs: Count | None = None
+    max_sequences_per_epoch: Count | None = None
+    batch_size: Count = 32
+    accumulation: Count = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: Positive = 1e-3
+    head_lr: Positive = 1e-3
+    posterior_lr_scale: Share = 0.5
+    weight_decay: Weight = 0.0
+    schedule: Literal["constant", "cosine", "warmup_flat_linear"] = "constant"
+    warmup_steps: CountOrZero = 0
+    final_lr_share: Share = 0.02
+    clip: Weight = 1.0
+    checkpoint_every_s: Positive = 60.0
+    log_every: Count = 10
+
+
+class EvalConfig(Section):
+    """How it is measured.
+
+    Attributes:
+        every: steps between validations; 0: only at the end.
+        batch_size: sequences in a batch of evaluation or generation.
+        decoding: ``sample`` at temperature 1, or ``greedy``, for the accuracy of the answers.
+    """
+
+    every: CountOrZero = 0
+    batch_size: Count = 256
+    decoding: Literal["sample", "greedy"] = "sample"
+
+
+class Config(Section):
+    """One run of the trainer.
+
+    Attributes:
+        mode: ``base``: train the entangled model p(y|x); ``disentangle``: factorise a given one through z.
+        device: ``auto`` takes CUDA where there is one.
+    """
+
+    mode: Literal["base", "disentangle"]
+    seed: CountOrZero = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    task: TaskConfig
+    base: BaseConfig | None = None
+    model: ModelConfig = ModelConfig()
+    latent: LatentConfig = LatentConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig = DataConfig()
+    pool: PoolConfig = PoolConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()

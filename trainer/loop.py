@@ -1,0 +1,234 @@
+"""The training loop: batches, gradient, step, series, checkpoints. Both modes go through it."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainer.batches import BatchOrder
+from trainer.config import TrainConfig
+from trainer.errors import DivergedError, TrainerError
+from trainer.objective import fractions
+from trainer.optimizers import build_optimizers, lr_share, set_learning_rates
+from trainer.records import RunRecords, temporary_beside
+from trainer.stop import TRY_AGAIN_EXIT_CODE, StopRequest
+
+STATE_FILE = "state.pt"
+
+
+class Learner(Protocol):
+    """What a mode gives to the loop."""
+
+    def parameters_by_name(self) -> Mapping[str, nn.Parameter]:
+        """Return what is trained."""
+        ...
+
+    def loss(self, index: Tensor, step: int, part: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the objective on a micro-batch.
+
+        Args:
+            index: (B,), numbers of the training rows.
+            step: from 1.
+            part: number of the micro-batch within the step, from 0.
+
+        Returns:
+            what is minimised, and all values by name, scalars without gradient.
+        """
+        ...
+
+    def tokens(self, index: Tensor) -> int:
+        """Return how many tokens the model reads for a micro-batch, padding left out."""
+        ...
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Return the validation's metrics, under ``loss/val/``."""
+        ...
+
+
+@dataclass
+class Progress:
+    """Where training stands; all of it goes into a checkpoint.
+
+    Attributes:
+        step: optimiser steps done.
+        tokens, core_seconds: read and spent in these.
+        sums: of each value since the last point of the series.
+        summed_steps: how many steps are in `sums`.
+        applied_steps: for each term of the objective, the steps in which it had a weight above 0.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    core_seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    summed_steps: int = 0
+    applied_steps: dict[str, int] = field(default_factory=dict)
+
+
+def total_steps(config: TrainConfig, order: BatchOrder) -> int:
+    """Return the number of optimiser steps: as configured, or what the epochs come to."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None  # `check` refuses a config with neither
+    return max(1, config.epochs * order.batches_per_epoch // config.accumulation)
+
+
+def train(
+    learner: Learner,
+    order: BatchOrder,
+    config: TrainConfig,
+    *,
+    validate_every: int,
+    config_sha256: str,
+    device: torch.device,
+    records: RunRecords,
+    stop: StopRequest,
+) -> Progress:
+    """Train to the end, going on from the run's checkpoint if there is one.
+
+    Raises:
+        DivergedError: the objective or the gradient is no longer finite.
+        TrainerError: the checkpoint belongs to another configuration.
+        SystemExit: somebody asked to stop; a checkpoint was saved.
+    """
+    parameters = learner.parameters_by_name()
+    optimizers = build_optimizers(parameters, config, device)
+    steps, path = total_steps(config, order), records.checkpoint_folder / STATE_FILE
+    progress = _resume(path, parameters, optimizers, config_sha256, device)
+    records.rewind_history(progress.step)
+
+    def save() -> None:
+        _save(path, parameters, optimizers, progress, config_sha256)
+
+    with stop.deferred():
+        last_save, shown = time.monotonic(), {}
+        while progress.step < steps:
+            before = time.process_time()
+            values = _step(learner, order, optimizers, parameters, progress, config, steps)
+            _sum_up(progress, values)
+            point: dict[str, float] = {}
+            if progress.step % config.log_every == 0 or progress.step == steps:
+                point |= _window(progress)
+                progress.sums, progress.summed_steps = {}, 0
+            if progress.step == steps or (validate_every and progress.step % validate_every == 0):
+                point |= learner.validate(progress.step)
+            progress.core_seconds += time.process_time() - before
+            if point:
+                records.history({"step": progress.step, **_finite(point)})
+                shown = {name: value for name, value in point.items() if name.count("/") < 3}
+            speed = progress.tokens / max(progress.core_seconds, 1e-9)
+            records.progress(progress.step, steps, {**shown, "train/tokens_per_core_second": speed})
+            if stop.asked:
+                save()
+                raise SystemExit(TRY_AGAIN_EXIT_CODE)
+            if time.monotonic() - last_save > config.checkpoint_every_s:
+                save()
+                last_save = time.monotonic()
+        save()
+    records.progress(steps, steps, shown, force=True)
+    return progress
+
+
+def _step(
+    learner: Learner,
+    order: BatchOrder,
+    optimizers: list[torch.optim.Optimizer],
+    parameters: Mapping[str, nn.Parameter],
+    progress: Progress,
+    config: TrainConfig,
+    steps: int,
+) -> dict[str, float]:
+    """Do one optimiser step and return its values, means over its micro-batches."""
+    step = progress.step + 1
+    means: dict[str, float] = {}
+    for part in range(config.accumulation):
+        index = order[progress.step * config.accumulation + part]
+        total, values = learner.loss(index, step, part)
+        numbers = torch.stack(list(values.values())).tolist()  # one transfer for all
+        for name, number in zip(values, numbers, strict=True):
+            if not math.isfinite(number):
+                raise DivergedError(step, name, number)
+            means[name] = means.get(name, 0.0) + number / config.accumulation
+        (total / config.accumulation).backward()
+        progress.tokens += learner.tokens(index)
+    norm = float(nn.utils.clip_grad_norm_(parameters.values(), config.clip or math.inf))
+    if not math.isfinite(norm):
+        raise DivergedError(step, "gradient_norm", norm)
+    share = lr_share(step, steps, config)
+    set_learning_rates(optimizers, share)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    progress.step = step
+    return {**means, "gradient_norm": norm, "lr": config.lr * share}
+
+
+def _sum_up(progress: Progress, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        progress.sums[name] = progress.sums.get(name, 0.0) + value
+        if name.startswith("weighted/") and value != 0:
+            term = name.removeprefix("weighted/")
+            progress.applied_steps[term] = progress.applied_steps.get(term, 0) + 1
+    progress.summed_steps += 1
+
+
+def _window(progress: Progress) -> dict[str, float]:
+    """Return the means since the last point of the series, with each term's share of the objective."""
+    means = {name: value / progress.summed_steps for name, value in progress.sums.items()}
+    weighted = {n.removeprefix("weighted/"): v for n, v in means.items() if n.startswith("weighted/")}
+    point = {f"loss/train/{name}": v for name, v in means.items() if name not in {"gradient_norm", "lr"}}
+    point |= {f"loss/train/fraction/{name}": v for name, v in fractions(weighted).items()}
+    return {**point, "train/gradient_norm": means["gradient_norm"], "train/lr": means["lr"]}
+
+
+def _finite(point: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in point.items()}
+
+
+def _save(
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizers: list[torch.optim.Optimizer],
+    progress: Progress,
+    config_sha256: str,
+) -> None:
+    """Replace the checkpoint, at once: a kill leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "config_sha256": config_sha256,
+        "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "progress": vars(progress),
+    }
+    temporary = temporary_beside(path)
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+@torch.no_grad()
+def _resume(
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizers: list[torch.optim.Optimizer],
+    config_sha256: str,
+    device: torch.device,
+) -> Progress:
+    """Bring parameters and optimizers to where the checkpoint left them."""
+    if not path.exists():
+        return Progress()
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if state["config_sha256"] != config_sha256:
+        raise TrainerError(
+            f"{path}: is the checkpoint of another configuration (hash {state['config_sha256'][:12]}, this one has "
+            f"{config_sha256[:12]}). Give another --run-dir, or remove the checkpoint folder to start again."
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(state["parameters"][name])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return Progress(**state["progress"])

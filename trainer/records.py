@@ -1,0 +1,104 @@
+"""The files that a run leaves below its directory: progress, history, metrics, error. Owner of their names.
+
+Whole files are replaced at once (temporary file, then rename), so that a reader never sees half of one.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PROGRESS_INTERVAL_S = 0.5
+"""``progress.json`` is written at most that often."""
+
+
+class RunRecords:
+    """Writes the records of one run.
+
+    Args:
+        folder: the run's directory; made if there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.checkpoint_folder = folder / "checkpoint"
+        self.pool_folder = folder / "pool"
+        self._next_progress = 0.0
+
+    def begin(self) -> None:
+        """Remove what an earlier try said of its end."""
+        for name in ("error.json", "metrics.json"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def progress(self, step: int, of: int, metrics: Mapping[str, float], *, force: bool = False) -> None:
+        """Say where the run stands, unless it was said less than half a second ago.
+
+        Args:
+            step, of: optimiser steps done, and in all.
+            metrics: what to show beside it; values that are not finite are left out.
+        """
+        now = time.monotonic()
+        if now < self._next_progress and not force:
+            return
+        self._next_progress = now + PROGRESS_INTERVAL_S
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        record = {"step": step, "of": of, "metrics": finite, "time": datetime.now(UTC).isoformat()}
+        write_json(self.folder / "progress.json", record)
+
+    def history(self, point: Mapping[str, float | int | None]) -> None:
+        """Append one point of the series."""
+        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(point, allow_nan=False) + "\n")
+
+    def rewind_history(self, step: int) -> None:
+        """Drop the points behind a step, and a torn last line: the run goes on from there."""
+        path = self.folder / "history.jsonl"
+        if not path.exists():
+            return
+        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        write_bytes(path, b"".join(line + b"\n" for line in kept))
+
+    def metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the final metrics. A number that is not finite becomes null, with a reason beside it."""
+        record: dict[str, Any] = {}
+        for key, value in metrics.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                record[key] = None
+                record[f"{key}__reason"] = f"not a finite number ({value})"
+            else:
+                record[key] = value
+        write_json(self.folder / "metrics.json", record)
+
+    def error(self, *, kind: str, error: BaseException, step: int | None, term: str | None) -> None:
+        """Say how the run failed."""
+        record = {"kind": kind, "type": type(error).__name__, "message": str(error)[:4000], "step": step, "term": term}
+        write_json(self.folder / "error.json", record)
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Replace a file by a record as JSON, at once."""
+    write_bytes(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file by its new content, at once and durably."""
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a name in the same folder for what will replace `path`; leftovers of a killed writer are reused."""
+    return path.with_name(f".{path.name}.tmp")

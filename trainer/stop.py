@@ -1,0 +1,40 @@
+"""Being asked to stop: SIGUSR2 (Slurm's warning before the time limit) and SIGTERM end a run so that it can go on later."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+TRY_AGAIN_EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: everything that was reached is saved, start the same command again to go on."""
+
+
+class StopRequest:
+    """Turns a signal into an orderly end.
+
+    Where all that was reached is on disk already (imports, evaluation, sampling) the signal ends the process at once.
+    Inside `deferred` it only raises a flag, which the training loop looks at after each step.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._deferred = False
+
+    def install(self) -> None:
+        """Listen from now on."""
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Leave it to the block to look at `asked`, to save and to end."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def _receive(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        if not self._deferred:
+            raise SystemExit(TRY_AGAIN_EXIT_CODE)
