@@ -1,0 +1,105 @@
+"""How a supervisor comes to life: ``python -m slurmkit.schedulers.local.daemon QUEUE`` returns once it stands."""
+
+import contextlib
+import gc
+import importlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from slurmkit import files
+from slurmkit.schedulers.local.child import mark_address, run
+from slurmkit.schedulers.local.journal import now
+from slurmkit.schedulers.local.launch import interpreter_fingerprint
+from slurmkit.schedulers.local.machine import this_machine
+from slurmkit.schedulers.local.supervisor import Supervisor
+
+_LOCK_WAIT_S = 1.0
+"""Somebody who only looks whether a supervisor lives holds its lock for a moment."""
+
+
+def main(queue: Path) -> None:
+    """Be the supervisor of a queue, if it has none."""
+    base_path = _base_path()
+    stands = _detach(queue / "supervisor.log")
+    lock = _take_lock(queue / "supervisor.lock")
+    if lock is None:
+        os.write(stands, b".")  # another one stands
+        return
+    _preload()
+    supervisor = Supervisor(
+        queue,
+        this_machine(gpus=True),
+        lock,
+        like=interpreter_fingerprint(),
+        base_path=base_path,
+        mark_address=mark_address(),
+    )
+    supervisor.adopt()
+    record = {"pid": os.getpid(), "started_at": now(), "python": sys.executable}
+    files.write_json(queue / "supervisor.json", record, mode=0o600, durable=False)
+    os.write(stands, b".")
+    os.close(stands)
+    child = supervisor.run()
+    if child is not None:
+        run(child)
+
+
+def _base_path() -> tuple[str, ...]:
+    """Return ``sys.path`` without what ``python -m`` and PYTHONPATH put in front."""
+    added = {folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder}
+    return tuple(folder for folder in sys.path[1:] if folder not in added)
+
+
+def _detach(log: Path) -> int:
+    """Go on in a session of our own, without a terminal.
+
+    Returns:
+        a descriptor; the process that was started exits 0 once the one that goes on has written to it.
+    """
+    reader, writer = os.pipe()
+    if os.fork() > 0:
+        os.close(writer)
+        os._exit(0 if os.read(reader, 1) else 1)
+    os.setsid()
+    os.chdir("/")
+    os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for descriptor, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(descriptor, target)
+    os.closerange(3, writer)
+    os.closerange(writer + 1, 65536)
+    return writer
+
+
+def _take_lock(path: Path) -> int | None:
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while (lock := files.try_lock(path)) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return lock
+
+
+def _preload() -> None:
+    """Import what every job needs, so that a fork has it: the time of a job's start is mostly that of imports."""
+    # submitit imports numpy if it is there; here it would start threads, and read its thread variables too early.
+    blocked = "numpy" not in sys.modules
+    if blocked:
+        sys.modules["numpy"] = None  # pyright: ignore[reportArgumentType] (the import system's word for "not there")
+    try:
+        importlib.import_module("submitit.core.submission")
+        importlib.import_module("submitit.core.plugins").get_job_environments()
+    finally:
+        if blocked:
+            del sys.modules["numpy"]
+    with contextlib.suppress(ImportError):
+        importlib.import_module("slurmkit.worker")
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page that it looks at
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

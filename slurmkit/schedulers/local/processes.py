@@ -1,0 +1,136 @@
+"""Processes as Linux shows them under /proc: who belongs to a job, what they use, and how to end them all.
+
+A process is named by its id and its start time, so that a process id which is used again is never mistaken.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "SLURMKIT_JOB"
+"""Environment variable that all processes of a job carry; its value is the job's id."""
+
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of ``/proc/<pid>/stat`` (man proc(5)).
+
+    Attributes:
+        ticks: start time, in clock ticks after boot.
+        rss_mb: resident memory; pages shared with others are counted in full.
+        zombie: it has ended and only its exit status is left.
+    """
+
+    pid: int
+    parent: int
+    session: int
+    ticks: int
+    rss_mb: float
+    zombie: bool
+
+
+def read_process(pid: int) -> Process | None:
+    """Return a process, or None if there is none of that id."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 (this runs thousands of times a second)
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, in parentheses, may hold blanks and parentheses itself: fields are counted from the last one.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        ticks=int(fields[19]),
+        rss_mb=int(fields[21]) * _PAGE_MB,
+        zombie=fields[0] in {b"Z", b"X"},
+    )
+
+
+def all_processes() -> dict[int, Process]:
+    """Return all processes of the machine (or container) by id."""
+    found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 (speed)
+    return {process.pid: process for process in found if process is not None}
+
+
+def is_alive(pid: int, ticks: int) -> bool:
+    """Whether that very process still runs."""
+    process = read_process(pid)
+    return process is not None and process.ticks == ticks and not process.zombie
+
+
+def family(processes: dict[int, Process], roots: Iterable[int]) -> set[int]:
+    """Return the roots, their descendants, and all that live in a session which one of them leads."""
+    children: dict[int, list[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process.pid)
+        if process.session != process.pid:
+            children.setdefault(process.session, []).append(process.pid)
+    found: set[int] = set()
+    open_pids = [pid for pid in roots if pid in processes]
+    while open_pids:
+        pid = open_pids.pop()
+        if pid not in found:
+            found.add(pid)
+            open_pids.extend(children.get(pid, ()))
+    return found
+
+
+def marked(processes: dict[int, Process], job_ids: Collection[str]) -> dict[str, set[int]]:
+    """Return, for each job, the processes that carry its mark and all their descendants."""
+    found: dict[str, set[int]] = {job_id: set() for job_id in job_ids}
+    for process in processes.values():
+        if not process.zombie and (job_id := _mark_of(process.pid)) in found:
+            found[job_id].add(process.pid)
+    return {job_id: family(processes, pids) if pids else pids for job_id, pids in found.items()}
+
+
+def _mark_of(pid: int) -> str:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # gone, or somebody else's
+        return ""
+    start = environment.find(b"\0" + MARK.encode() + b"=")
+    if start < 0:
+        if not environment.startswith(MARK.encode() + b"="):
+            return ""
+        start = -1
+    value = environment[start + len(MARK) + 2 :].split(b"\0", 1)[0]
+    return value.decode(errors="replace").strip()
+
+
+def proportional_mb(pids: Iterable[int]) -> float:
+    """Return the memory of processes with shared pages counted once (their PSS), in MiB."""
+    total_kb = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
+                if line.startswith(b"Pss:"):
+                    total_kb += int(line.split()[1])
+    return total_kb / 1024
+
+
+def send(process: Process, number: signal.Signals) -> None:
+    """Send a signal to that very process, or to nobody if it has ended."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        now = read_process(process.pid)  # the descriptor holds whoever has the id now: is it the one that is meant?
+        if now is not None and now.ticks == process.ticks:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
+
+
+def boot_id() -> str:
+    """Return what names the time since the machine was switched on."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
