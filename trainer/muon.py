@@ -83,8 +83,15 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "scale": scale, "steps": steps}
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            _check_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with settings of their own.
+
+        Raises:
+            ValueError: a parameter that is no matrix, or a setting out of its range.
+        """
+        super().add_param_group(param_group)
+        _check_group(self.param_groups[-1])
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.randomness import stream
+
 MIN_EXAMPLES = 200
 MIN_EXAMPLES_PER_CLASS = 5
 L2 = 1e-3
 LBFGS_ITERATIONS = 100
 MIN_SPREAD = 1e-6  # below it a distance in units of the spread is a division by rounding errors
-FOLD_SEED = 0
 
 Labels = Sequence[Hashable | None] | Tensor
 
@@ -53,6 +54,7 @@ class CentroidResult:
     reason: str | None
 
 
+@torch.inference_mode(mode=False)  # a caller that evaluates may have it on; the fit below needs gradients
 def linear_probe(features: Tensor, labels: Labels, groups: Sequence[int] | Tensor) -> ProbeResult:
     """Fit a multinomial logistic regression on half of the inputs, test it on the other half, and the other way round.
 
@@ -66,11 +68,14 @@ def linear_probe(features: Tensor, labels: Labels, groups: Sequence[int] | Tenso
     """
     features, targets, inputs = _labelled(features, labels, groups)
     counts = Counter(targets.tolist())
-    n, majority = len(targets), max(counts.values(), default=0) / max(len(targets), 1)
-    folds = _folds(inputs)
-    reason = _why_not(features, counts) or ("fewer than 2 distinct inputs" if len(folds.unique()) < 2 else None)
+    n, folds = len(targets), _folds(inputs)
+    majority = max(counts.values(), default=0) / max(n, 1)
     if n < MIN_EXAMPLES:
         reason = f"{n} examples, {MIN_EXAMPLES} are needed"
+    elif len(folds.unique()) < 2:
+        reason = "1 distinct input, 2 are needed"
+    else:
+        reason = _why_not(features, counts)
     if reason is not None:
         return ProbeResult(None, reason, n, majority, None)
     accuracies = [_fit_and_test(features, targets, folds == fold, len(counts)) for fold in (0, 1)]
@@ -114,15 +119,13 @@ def _labelled(features: Tensor, labels: Labels, groups: Sequence[int] | Tensor) 
     classes = {name: number for number, name in enumerate(dict.fromkeys(names[i] for i in kept))}
     targets = torch.tensor([classes[names[i]] for i in kept], dtype=torch.long)
     inputs = torch.as_tensor(groups, dtype=torch.long)[kept]
-    # A clone: features made in inference mode could not take part in a fit.
-    with torch.inference_mode(mode=False):
-        return features.detach().cpu().double()[kept].clone(), targets, inputs.cpu()
+    return features.detach().cpu().double()[kept], targets, inputs.cpu()
 
 
 def _why_not(features: Tensor, counts: Counter[int]) -> str | None:
     """Say what stands against comparing classes, if anything."""
     if len(counts) < 2:
-        return f"{len(counts)} distinct strategies, 2 are needed"
+        return f"strategies among the examples: {len(counts)}, 2 are needed"
     if min(counts.values()) < MIN_EXAMPLES_PER_CLASS:
         return f"{min(counts.values())} examples of the rarest strategy, {MIN_EXAMPLES_PER_CLASS} are needed"
     if not bool(features.isfinite().all()):
@@ -134,7 +137,8 @@ def _folds(inputs: Tensor) -> Tensor:
     """Return the fold, 0 or 1, of each example: a random half of the distinct inputs each, always the same half."""
     _, number = inputs.unique(return_inverse=True)  # (n,) in 0..G-1
     count = int(number.max()) + 1 if len(number) else 0
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(FOLD_SEED))
+    # A stream of its own: with a plain seed such as 0 the halves can follow labels that were drawn with the same seed.
+    order = torch.randperm(count, generator=stream(0, "probe folds"))
     return order[number] % 2
 
 
@@ -159,16 +163,15 @@ def _fit(features: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tenso
     Returns:
         weight (C, d) and bias (C,).
     """
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        weight = torch.zeros(classes, features.shape[1], dtype=features.dtype, requires_grad=True)
-        bias = torch.zeros(classes, dtype=features.dtype, requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight, bias], max_iter=LBFGS_ITERATIONS, line_search_fn="strong_wolfe")
+    weight = torch.zeros(classes, features.shape[1], dtype=features.dtype, requires_grad=True)
+    bias = torch.zeros(classes, dtype=features.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=LBFGS_ITERATIONS, line_search_fn="strong_wolfe")
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            value = functional.cross_entropy(features @ weight.T + bias, targets) + L2 * weight.square().sum()
-            value.backward()
-            return value
+    def loss() -> float:
+        optimizer.zero_grad()
+        value = functional.cross_entropy(features @ weight.T + bias, targets) + L2 * weight.square().sum()
+        value.backward()
+        return value.item()
 
-        optimizer.step(loss)  # pyright: ignore[reportArgumentType]
+    optimizer.step(loss)  # which turns gradients on for the closure
     return weight.detach(), bias.detach()

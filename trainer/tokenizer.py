@@ -1,11 +1,12 @@
 """One token a character, and one for each markup tag: the vocabulary of models trained from scratch."""
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
+
+from trainer.records import write_json
 
 MAX_LATENTS = 8  # reserved always, so that one base model fits any number of latents
 MARKUP = ("<pad>", "<bos>", "<eos>", "<x>", "</x>", "<y>", "</y>", "<z>", "</z>", "<z_empty>")
@@ -81,13 +82,7 @@ class CharTokenizer:
 
     def save(self, folder: Path | str) -> None:
         """Write the vocabulary into a folder that exists; a reader sees the old file or the new, never a part."""
-        path = Path(folder) / FILE_NAME
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"schema": SCHEMA, "tokens": self.tokens}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_json(Path(folder) / FILE_NAME, {"schema": SCHEMA, "tokens": self.tokens})
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -98,9 +93,11 @@ class CharTokenizer:
             ValueError: the file is not one of `save`'s.
         """
         path = Path(folder) / FILE_NAME
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise ValueError(
-                f"{path}: expected a vocabulary of schema {SCHEMA}, got {str(record)[:80]}. Save it again."
-            )
-        return cls(record["tokens"])
+        try:
+            record = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON: {error}. Save the vocabulary again.") from error
+        match record:
+            case {"schema": int(schema), "tokens": [*tokens]} if schema == SCHEMA:
+                return cls(tokens)
+        raise ValueError(f"{path}: expected a vocabulary of schema {SCHEMA}, got {str(record)[:80]}. Save it again.")

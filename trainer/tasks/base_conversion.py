@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trainer.tasks.task import Params, Task
 
@@ -27,7 +27,14 @@ class BaseParams(Params):
     value_min: Annotated[int, Field(ge=1, le=999_999)]
     value_max: Annotated[int, Field(ge=1, le=999_999)]
     # JSON has lists only, which a strict tuple would refuse.
-    bases: Annotated[tuple[Literal[4, 8, 16], ...], Field(min_length=1, strict=False)]
+    bases: Annotated[tuple[Literal[4, 8, 16], ...], Field(strict=False)]
+
+    @field_validator("bases")
+    @classmethod
+    def _names_a_base(cls, bases: tuple[int, ...]) -> tuple[int, ...]:
+        if not bases or len(set(bases)) < len(bases):
+            raise ValueError("should name at least one base, and none twice")
+        return bases
 
 
 def _digits(problem: Conversion) -> list[int]:

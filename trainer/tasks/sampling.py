@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from trainer.errors import suggestion
+from trainer.randomness import stream_seed
 from trainer.tasks.task import Params, Task, TaskError
 
 Split = Literal["train", "validation", "test"]
@@ -75,7 +77,7 @@ def sample_records(
     _check_choice("split", split, get_args(Split))
     _check_choice("split.policy", policy, get_args(Policy))
     strategies, weights = _weights(task, mix)
-    rng = _stream(task.name, seed, split, purpose)
+    rng = random.Random(stream_seed(seed, "records", task.name, split, purpose))
     records = []
     for _ in range(n):
         problem, x = _draw_input(task, ranges, rng, split if policy == "heldout" else None)
@@ -97,12 +99,6 @@ def _draw_input(task: Task[Any, Any], ranges: Params, rng: random.Random, split:
     )
 
 
-def _stream(*name: object) -> random.Random:
-    """Return the random stream of a name: the same in every process, unrelated to those of other names."""
-    key = "\0".join(map(str, name))
-    return random.Random(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "big"))
-
-
 def _weights(task: Task[Any, Any], mix: Mapping[str, float] | None) -> tuple[list[str], list[float]]:
     if mix is None:
         return list(task.strategies), [1.0] * len(task.strategies)
@@ -119,4 +115,4 @@ def _weights(task: Task[Any, Any], mix: Mapping[str, float] | None) -> tuple[lis
 
 def _check_choice(where: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise TaskError(f"{where}: unknown value, got {value!r}. Use one of {', '.join(known)}.")
+        raise TaskError(f"{where}: there is no {value!r}.{suggestion(value, known)} Known: {', '.join(known)}.")

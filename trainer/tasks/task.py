@@ -1,6 +1,5 @@
 """What a task is: inputs that can be drawn, written and read, and strategies that write one trace each."""
 
-import difflib
 import random
 import re
 from abc import ABC, abstractmethod
@@ -9,9 +8,19 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from trainer.errors import TrainerError, suggestion
 
-class TaskError(ValueError):
-    """Something asked of a task that it cannot do: a bad parameter, an unknown strategy, a text that is no input."""
+
+class TaskError(TrainerError, ValueError):
+    """Something asked of a task that it cannot do: a bad parameter, an unknown strategy, a text that is no input.
+
+    Attributes:
+        problems: all of them, one line each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
 
 
 class Params(BaseModel):
@@ -76,23 +85,19 @@ class Task(ABC, Generic[ProblemT, ParamsT]):
         try:
             return self.params_type.model_validate({**self.defaults, **dict(params)})
         except ValidationError as error:
-            problems = [self._explain(problem) for problem in error.errors()]
-            raise TaskError("\n".join(problems)) from error
+            raise TaskError(*(self._explain(problem) for problem in error.errors())) from error
 
     def _explain(self, problem: Any) -> str:
         """Say one of pydantic's problems as where, what, with the value, and what to do."""
         key, value = ".".join(map(str, problem["loc"])), problem["input"]
+        message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
         if not key:
-            message = problem["msg"].removeprefix("Value error, ")
-            return f"task.params: {self.name}: {message}. Make the range hold at least one value."
-        where = f"task.params.{key}: {self.name}"
+            return f"task.params: {message}. Make the range hold at least one value."
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, self.defaults, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(self.defaults)}."
-            return f"{where}: unknown parameter, got {value!r}. {hint}"
+            near, known = suggestion(key, self.defaults), ", ".join(self.defaults)
+            return f"task.params.{key}: {self.name} has no such parameter, got {value!r}.{near} Known: {known}."
         default = self.defaults[str(problem["loc"][0])]
-        message = problem["msg"][0].lower() + problem["msg"][1:]
-        return f"{where}: {message}, got {value!r}. Change it, or leave it out for the default {default}."
+        return f"task.params.{key}: {message}, got {value!r}. Change it, or leave it out for the default {default}."
 
     def sample(self, rng: random.Random, params: Mapping[str, Any] | ParamsT) -> ProblemT:
         """Draw a problem.
@@ -121,8 +126,8 @@ class Task(ABC, Generic[ProblemT, ParamsT]):
             TaskError: the task has no such strategy.
         """
         if strategy not in self.traces:
-            known = ", ".join(self.traces)
-            raise TaskError(f"{self.name}: unknown strategy, got {strategy!r}. Known are {known}.")
+            near, known = suggestion(strategy, self.traces), ", ".join(self.traces)
+            raise TaskError(f"{self.name}: there is no strategy {strategy!r}.{near} Known: {known}.")
         return f"{self.traces[strategy](problem)}#{self.answer(problem)}"
 
     def parse_ok(self, y: str) -> bool:
