@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from slurmkit.records import Json, Progress, RunStatus
 from slurmkit.states import State
@@ -127,14 +128,26 @@ class Overview:
     @classmethod
     def from_json(cls, record: dict[str, Json]) -> "Overview":
         """Read what `to_json` wrote."""
-        grid = record["grid"]
-        squares = {
-            (row, column): Square(square["total"], Counter(square["states"]), square["reasons"])
-            for row, column, square in grid["squares"]
-        }
-        shape = {key: tuple(grid[key]) for key in ("column_axes", "rows", "columns")}
-        failures = tuple(FailureGroup(**{**group, "runs": tuple(group["runs"])}) for group in record["failures"])
-        return cls(**{**record, "grid": Grid(grid["row_axis"], **shape, squares=squares), "failures": failures})
+        failures = tuple(
+            FailureGroup(group["reason"], group["count"], group["evidence"], tuple(group["runs"]))
+            for group in record["failures"]
+        )
+        values: dict[str, Any] = {**record, "grid": _grid_from_json(record["grid"]), "failures": failures}
+        return cls(**values)
+
+
+def _grid_from_json(record: dict[str, Json]) -> Grid:
+    squares = {
+        (row, column): Square(square["total"], Counter(square["states"]), square["reasons"])
+        for row, column, square in record["squares"]
+    }
+    return Grid(
+        record["row_axis"],
+        tuple(record["column_axes"]),
+        tuple(record["rows"]),
+        tuple(record["columns"]),
+        squares,
+    )
 
 
 def overview(

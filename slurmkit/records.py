@@ -5,7 +5,7 @@ All are plain JSON on disk; every whole-file record carries ``schema``.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, TypeGuard
 
 from slurmkit.states import Reason, State
 
@@ -17,6 +17,16 @@ TRY_AGAIN_EXIT_CODE = 75
 
 Json = Any
 """A value of JSON: None, bool, int, float, str, list or dict."""
+
+
+def is_mapping(value: Json) -> TypeGuard[dict[str, Json]]:
+    """Whether a value is a JSON object; its keys are text by construction."""
+    return isinstance(value, dict)
+
+
+def is_list(value: Json) -> TypeGuard[list[Json]]:
+    """Whether a value is a JSON array."""
+    return isinstance(value, list)
 
 
 @dataclass(frozen=True, slots=True)

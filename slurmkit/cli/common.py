@@ -13,7 +13,15 @@ from slurmkit.records import RunStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-collection_argument = click.argument("name", required=False, shell_complete=lambda _c, _p, word: _names(word))
+
+def _complete_name(_context: click.Context, _parameter: click.Parameter, word: str) -> list[str]:
+    """Complete a collection's name for the shell."""
+    from slurmkit.project import Project
+
+    return [name for name in Project.discover().store.names() if name.startswith(word)]
+
+
+collection_argument = click.argument("name", required=False, shell_complete=_complete_name)
 
 where_option = click.option(
     "--where",
@@ -43,12 +51,6 @@ def selection_options(command: F) -> F:
     ):
         command = option(command)
     return command
-
-
-def _names(word: str) -> list[str]:
-    from slurmkit.project import Project
-
-    return [name for name in Project.discover().store.names() if name.startswith(word)]
 
 
 def narrate(message: str) -> None:

@@ -41,7 +41,7 @@ def run(
 
     opened = open_collection(name)
     project, records = opened.project, opened.records
-    allowed = {State.PLANNED, State.FAILED, State.CANCELLED} | ({State.COMPLETED} if force else set())
+    allowed = {State.PLANNED, State.FAILED, State.CANCELLED, *([State.COMPLETED] if force else [])}
     with records.lock():
         snapshot = poll(project.store, records, locked=True)
         chosen = select(snapshot.statuses(), where, states=states, reasons=reasons, runs=runs)

@@ -127,15 +127,18 @@ def resubmit(
 
 
 def parse_changes(changes: Sequence[str]) -> list[tuple[str, Json]]:
-    """Read ``key=value`` pairs; values are YAML scalars, lists or maps."""
-    from slurmkit.yaml_source import load_value
+    """Read ``key=value`` pairs: ``x2``, ``/2`` and ``+2`` change a number, all else is a value as YAML has it."""
+    import re
+
+    from slurmkit.yaml_source import read_yaml
 
     parsed: list[tuple[str, Json]] = []
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise UsageError(f"--set {change}: expected key=value.")
-        parsed.append((key, load_value(text, f"--set {change}")))
+        operation = re.fullmatch(r"[x/+]\d+(\.\d+)?", text)
+        parsed.append((key, text if operation else read_yaml(text.encode(), f"--set {key}").value))
     return parsed
 
 

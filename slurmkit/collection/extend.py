@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from slurmkit import pin
 from slurmkit.collection.create import check_configs, freeze_rows, pin_for, read_definition
@@ -98,7 +99,7 @@ def differing_keys(old: Mapping[str, Json], new: Mapping[str, Json], prefix: str
     for key in {**old, **new}:
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found |= differing_keys(a, b, f"{prefix}{key}.")
+            found |= differing_keys(cast("dict[str, Json]", a), cast("dict[str, Json]", b), f"{prefix}{key}.")
         elif a != b:
             found[prefix + key] = (a, b)
     return found

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
+from typing import cast
 
 from slurmkit.errors import UsageError
 from slurmkit.records import Json
@@ -126,14 +127,15 @@ def _lookup(config: Mapping[str, Json], key: str) -> Json:
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
             return _MISSING
-        value = value[part]
+        value = cast("dict[str, Json]", value)[part]
     return value
 
 
 def _leaves(config: Mapping[str, Json], prefix: str = "") -> list[str]:
     found: list[str] = []
     for key, value in config.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+        nested = cast("dict[str, Json]", value) if isinstance(value, dict) else None
+        found += [f"{prefix}{key}"] if nested is None else _leaves(nested, f"{prefix}{key}.")
     return found
 
 

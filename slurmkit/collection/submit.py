@@ -270,3 +270,8 @@ class _Orders:
             resources=item.resources.to_json(),
             changes=item.changes,
         )
+
+
+def order_of(project: Project, records: CollectionStore, item: Item) -> WorkOrder:
+    """Return what the worker of one planned attempt would be told, for a dry run."""
+    return _Orders(project, records, "dry-run").order(item)

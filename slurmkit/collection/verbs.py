@@ -61,7 +61,7 @@ def resubmit(
         dry_run: plan only.
         completed_too: also try again what completed.
     """
-    states = {State.FAILED, State.CANCELLED} | ({State.COMPLETED} if completed_too else set())
+    states = {State.FAILED, State.CANCELLED, *([State.COMPLETED] if completed_too else [])}
     done = _submit(project, records, choose, states, by_hand, backend=backend, dry_run=dry_run)
     if done.plan.items and not dry_run:
         done.rearmed = _rearm(project, records.name, backend)

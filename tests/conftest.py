@@ -1,0 +1,149 @@
+"""What the tests share: a real git repository with a tiny trainer, and the installed command."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TRAINER = '''\
+"""A trainer for tests: does what its config says."""
+import json, os, pathlib, sys, time
+
+config = json.loads(pathlib.Path(sys.argv[1]).read_text())
+run_dir = pathlib.Path(sys.argv[2])
+act = config.get("act", "complete")
+if act == "sleep":
+    time.sleep(config.get("seconds", 60))
+if act == "oom":
+    block = bytearray(config["megabytes"] * 2**20)
+    block[::4096] = b"x" * len(block[::4096])
+    time.sleep(config.get("seconds", 1.5))
+if act == "diverge":
+    (run_dir / "error.json").write_text(json.dumps({"kind": "diverged", "message": "loss is nan", "step": 12, "term": "kl"}))
+    sys.exit(1)
+if act == "bug":
+    raise KeyError("no such strategy")
+metrics = {"score": config.get("score", 1.0), "loss/val/total": 0.5}
+(run_dir / "metrics.json").write_text(json.dumps(metrics))
+with open(run_dir / "history.jsonl", "a") as file:
+    file.write(json.dumps({"step": 1, "pid": os.getpid()}) + "\\n")
+'''
+
+
+def git(folder: Path, *words: str) -> str:
+    """Run git in a folder and return what it prints."""
+    own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    who = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        ["git", *words], cwd=folder, env={**os.environ, **own, **who}, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@dataclass
+class Workplace:
+    """A project in a folder of its own, driven by the installed command."""
+
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("SLURMKIT")}
+        return {**kept, "SLURMKIT_LOCAL_CPUS": "2", "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "120"}
+
+    def slurmkit(self, *words: str, exit_code: int | None = 0, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+        """Run the installed command; check its exit code unless that is None."""
+        command = [str(Path(sys.executable).parent / "slurmkit"), *words]
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        if exit_code is not None:
+            assert done.returncode == exit_code, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """Start the installed command and return at once."""
+        command = [str(Path(sys.executable).parent / "slurmkit"), *words]
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def define(self, text: str, name: str = "sweep.yaml") -> Path:
+        """Write a definition and commit it."""
+        path = self.root / "collections" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        git(self.root, "add", "-A")
+        git(self.root, "commit", "-q", "-m", f"Define {name}")
+        return path
+
+    def status(self, name: str) -> dict[str, object]:
+        """Return ``status --json``."""
+        return json.loads(self.slurmkit("status", name, "--json").stdout)
+
+    def states(self, name: str) -> dict[str, str]:
+        """Return run name to state."""
+        runs = self.status(name)["runs"]
+        assert isinstance(runs, list)
+        return {run["name"]: run["state"] for run in runs}
+
+    def wait(self, name: str, timeout_s: float = 60) -> dict[str, str]:
+        """Wait until nothing of a collection is under way; return run name to state."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            states = self.states(name)
+            if not set(states.values()) & {"queued", "running", "unknown"}:
+                return states
+            assert time.monotonic() < deadline, states
+            time.sleep(0.15)
+
+    def end_queue(self) -> None:
+        """End the supervisor that this project started, with all of its jobs."""
+        from slurmkit.project import Project
+        from slurmkit.schedulers.local.scheduler import LocalScheduler
+
+        queue = Project(self.root, self.runs).store.queue
+        if queue.exists():
+            LocalScheduler(queue).stop()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path):
+    """A committed repository with the test trainer; its queue ends with the test."""
+    root = tmp_path / "project"
+    root.mkdir()
+    git(root, "init", "-q")
+    (root / "train.py").write_text(TRAINER)
+    (root / ".gitignore").write_text("/runs/\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "Start")
+    place = Workplace(root)
+    yield place
+    place.end_queue()
+
+
+SWEEP = """\
+name: sweep
+command: ["{python}", "train.py", "{config}", "{run_dir}"]
+config: {act: complete, score: 0.0, seed: 0}
+axes:
+  task: {key: task, values: [add, sort]}
+  seed: {key: seed, values: [1, 2]}
+resources: {cpus: 1, mem: 300M, time: 60s}
+"""
