@@ -1,9 +1,9 @@
 """The definition of a sweep: YAML text to a validated `Definition`, with all problems of the file at once."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from slurmkit import grid
 from slurmkit.definition_checks import cross_check
@@ -11,42 +11,45 @@ from slurmkit.definition_errors import problems_of
 from slurmkit.definition_parts import (
     Argument,
     AxisOrList,
+    CollectionName,
     Need,
     Override,
     Part,
     ResourcesPart,
     Sample,
     TextOrNumber,
+    Variable,
+    Word,
 )
 from slurmkit.errors import DefinitionError
 from slurmkit.names import check_collection_name
-from slurmkit.records import Json
+from slurmkit.records import Json, is_mapping
 from slurmkit.resources import Resources
-from slurmkit.yaml_source import MAX_BYTES, Node, Source, read_yaml, refuse, shown
+from slurmkit.yaml_source import MAX_BYTES, Node, Source, read_yaml, shown
 
 
 class Definition(Part):
     """A sweep: what runs, with which config, on which grid. Made by `load_definition` and `parse_definition`."""
 
-    name: Annotated[str, AfterValidator(check_collection_name)] = Field(
+    name: CollectionName = Field(
         description="Name of the collection; parts may be joined by /.",
     )
-    description: str = Field("", description="What the sweep is for.")
-    tags: list[Annotated[str, AfterValidator(check_collection_name)]] = Field(
+    description: str = Field(default="", description="What the sweep is for.")
+    tags: list[CollectionName] = Field(
         default_factory=list[str],
         description="Words to find it by.",
     )
     command: list[Argument] = Field(min_length=1, description="Program and arguments of one run. Never a shell.")
     check: list[Argument] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="Program that checks configs before anything is queued.",
     )
-    env: dict[str, TextOrNumber] = Field(default_factory=dict[str, str], description="Environment variables.")
+    env: dict[Variable, TextOrNumber] = Field(default_factory=dict[str, str], description="Environment variables.")
     config: dict[str, Any] = Field(
         default_factory=dict[str, Any], description="The config that all runs share, nested."
     )
-    axes: dict[str, AxisOrList] = Field(default_factory=dict, description="What is swept: name to values.")
+    axes: dict[Word, AxisOrList] = Field(default_factory=dict, description="What is swept: name to values.")
     zip: list[list[str]] = Field(
         default_factory=list[list[str]],
         description="Groups of axes that go hand in hand, first with first, instead of each with each.",
@@ -58,16 +61,16 @@ class Definition(Part):
     exclude: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], description="Cells to leave out.")
     include: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], description="Cells to add.")
     overrides: list[Override] = Field(default_factory=list[Override], description="What differs in certain cells.")
-    sample: Sample | None = Field(None, description="Draw a random part of the grid.")
-    seed_axis: str = Field("seed", description="The axis whose values are repetitions of a cell.")
-    run_name: str | None = Field(None, description="Pattern of run names, such as task-{task}_s{seed}.")
+    sample: Sample | None = Field(default=None, description="Draw a random part of the grid.")
+    seed_axis: str = Field(default="seed", description="The axis whose values are repetitions of a cell.")
+    run_name: str | None = Field(default=None, description="Pattern of run names, such as task-{task}_s{seed}.")
     resources: ResourcesPart = Field(default_factory=ResourcesPart, description="What each run asks for.")
-    needs: dict[str, Need] = Field(default_factory=dict, description="Alias to the run that each run needs.")
+    needs: dict[Word, Need] = Field(default_factory=dict, description="Alias to the run that each run needs.")
     on_failure: dict[str, dict[str, Any]] = Field(
         default_factory=dict[str, dict[str, Any]],
         description="Reason to what a resubmission changes: {target: operation, limit: n}.",
     )
-    requeue: int | None = Field(None, ge=0, description="How often the scheduler may put a run back by itself.")
+    requeue: int | None = Field(default=None, ge=0, description="How often the scheduler may put a run back by itself.")
 
     _source: Source = PrivateAttr(default=Source("definition", {}, Node((1, 1), (1, 1), {}), ()))
 
@@ -75,6 +78,10 @@ class Definition(Part):
     def source(self) -> Source:
         """The text behind it, which knows lines and columns."""
         return self._source
+
+    def stands_in(self, source: Source) -> None:
+        """Remember the text behind it."""
+        self._source = source
 
     def renamed(self, name: str) -> "Definition":
         """Return the same definition under another name.
@@ -147,10 +154,10 @@ def parse_definition(content: bytes, source: str) -> Definition:
     """
     text = read_yaml(content, source)
     problems = list(text.problems)
-    if not isinstance(text.value, dict):
+    if not is_mapping(text.value):
         what = f"expected a mapping of keys, got {shown(text.value)}. Start with `name:` and `command:`."
-        raise refuse(source, [*problems, text.problem((), what)])
-    raw: dict[str, Json] = text.value
+        raise text.refuse([*problems, text.problem((), what)])
+    raw = text.value
     broken: set[str] = set()
     try:
         definition = Definition.model_validate(raw)
@@ -159,10 +166,10 @@ def parse_definition(content: bytes, source: str) -> Definition:
         broken = {str(one["loc"][0]) for one in error.errors(include_url=False)}
         whole = {key: value for key, value in raw.items() if key not in broken}
         definition = Definition.model_validate({"name": "unnamed", "command": ["true"], **whole})
-    definition._source = text
+    definition.stands_in(text)
     problems += cross_check(definition, broken)
     if problems:
-        raise refuse(source, problems)
+        raise text.refuse(problems)
     return definition
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from slurmkit import definition_references, grid
-from slurmkit.names import Label, check_word, did_you_mean, label_key
-from slurmkit.records import Json
+from slurmkit.definition_references import values_path
+from slurmkit.names import Label, did_you_mean, label_key
+from slurmkit.records import Json, is_list, is_mapping
 from slurmkit.yaml_source import Problem, path_text, shown
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ def _config(definition: "Definition") -> Problems:
 
 
 def _plain_keys(definition: "Definition", value: Json, path: list[str | int]) -> Problems:
-    if isinstance(value, dict):
+    if is_mapping(value):
         for key, item in value.items():
             if "." in key:
-                nested = ": {".join(key.split("."))
-                what = f"a config key with a dot, which could not be told from a path. Nest it: {{{nested}: ...{'}' * key.count('.')}}}."
+                nested = ": {".join(key.split(".")) + ": ..." + "}" * key.count(".")
+                what = f"a config key with a dot could not be told from a path. Nest it: {{{nested}}}."
                 yield definition.source.problem([*path, key], what)
             yield from _plain_keys(definition, item, [*path, key])
-    elif isinstance(value, list):
+    elif is_list(value):
         for index, item in enumerate(value):
             yield from _plain_keys(definition, item, [*path, index])
 
@@ -63,31 +64,15 @@ def _axes(definition: "Definition") -> Problems:
     at = definition.source.problem
     for name, axis in definition.axes.items():
         path = ["axes", name]
-        try:
-            check_word(name)
-        except ValueError as error:
-            yield at(path, f"{error}.")
         if name in RESERVED_AXES or (definition.settings and name in {grid.BLOCK, grid.SETTING}):
             yield at(path, f"{name!r} has a meaning of its own in placeholders or settings. Rename the axis.")
         if axis.key is not None and (problem := _bad_key(axis.key)):
             yield at([*path, "key"], problem, at="value")
-        if not isinstance(axis.values, list | dict):
-            what = f"expected a list, got {shown(axis.values)}. Write [{shown(axis.values)}]."
-            yield at([*path, "values"], what, at="value")
-        elif not axis.values:
-            yield at(path, "has no values. Give it some, or delete the axis.", at="value")
-        elif isinstance(axis.values, list):
-            yield from _labels(definition, axis.values, _values_path(definition, name))
+        if isinstance(axis.values, list):
+            yield from _labels(definition, axis.values, values_path(definition, name))
         elif axis.key is None:
-            values: dict[str, Json] = axis.values
-            for label, sets in values.items():
+            for label, sets in axis.values.items():
                 yield from _set_block(definition, sets, [*path, "values", label])
-
-
-def _values_path(definition: "Definition", axis: str) -> list[str | int]:
-    """Return where an axis' values stand: below ``values``, or directly in a plain list."""
-    written = definition.source.value["axes"][axis]
-    return ["axes", axis, "values"] if isinstance(written, dict) else ["axes", axis]
 
 
 def _labels(definition: "Definition", values: Sequence[Json], path: list[str | int]) -> Problems:
@@ -95,7 +80,7 @@ def _labels(definition: "Definition", values: Sequence[Json], path: list[str | i
     seen: dict[str, int] = {}
     for index, value in enumerate(values):
         if isinstance(value, list | dict):
-            what = f"{shown(value)} cannot be a label. Give it one: {{values: {{some_label: {{dotted.config.key: ...}}}}}}."
+            what = f"{shown(value)} cannot be a label. Give it one: {{values: {{label: {{dotted.key: ...}}}}}}."
             yield at([*path, index], what)
         elif (first := seen.setdefault(label_key(value), index)) != index:
             yield at([*path, index], f"{shown(value)} is the same label as value {first + 1}. Delete one.")
@@ -104,7 +89,7 @@ def _labels(definition: "Definition", values: Sequence[Json], path: list[str | i
 def _set_block(definition: "Definition", sets: Json, path: list[str | int]) -> Problems:
     """Check a mapping of dotted config keys to values."""
     at = definition.source.problem
-    if not isinstance(sets, dict):
+    if not is_mapping(sets):
         what = (
             f"expected {{dotted.config.key: value}}, got {shown(sets)}. Write the keys that it sets, or {{}} for none."
         )
@@ -297,8 +282,7 @@ def _path_of_key(definition: "Definition", group: list[str], key: str) -> list[s
         if grid.axis_key(axis, name, definition.config) == key:
             return ["axes", name]
         if isinstance(axis.values, dict) and axis.key is None:
-            values: dict[str, dict[str, Json]] = axis.values
-            for label, sets in values.items():
+            for label, sets in axis.values.items():
                 if key in sets:
                     return ["axes", name, "values", label, key]
     raise AssertionError(key)
@@ -317,7 +301,7 @@ def through(config: Mapping[str, Json], key: str) -> str:
         if part not in value:
             return ""
         value = value[part]
-        if not isinstance(value, dict):
+        if not is_mapping(value):
             way = path_text(["config", *parts[: depth + 1]])
             return f"{key} cannot be set: {way} is {shown(value)}, not a mapping. Name a key inside mappings."
     return ""
@@ -325,7 +309,8 @@ def through(config: Mapping[str, Json], key: str) -> str:
 
 def _seed_axis(definition: "Definition") -> Problems:
     if "seed_axis" in definition.model_fields_set and definition.seed_axis not in definition.axes:
-        what = f"unknown axis {shown(definition.seed_axis)}. {did_you_mean(definition.seed_axis, definition.axes, what='Axes')}"
+        advice = did_you_mean(definition.seed_axis, definition.axes, what="Axes")
+        what = f"unknown axis {shown(definition.seed_axis)}. {advice}"
         yield definition.source.problem(["seed_axis"], what, at="value")
 
 
@@ -344,5 +329,4 @@ _CHECKS = [
     _Check(definition_references.axes_used, "axes settings config command env needs placeholders", "used"),
     _Check(definition_references.needs_sound, "axes settings needs", "needs"),
     _Check(definition_references.on_failure_sound, "axes zip settings config overrides resources", "on_failure"),
-    _Check(definition_references.env_names, "env", "env"),
 ]

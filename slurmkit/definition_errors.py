@@ -1,7 +1,7 @@
 """pydantic's findings in our words: where, what, with which value, and what to do."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,7 +30,8 @@ def problems_of(error: ValidationError, source: Source, model: type[BaseModel]) 
     """
     for one in error.errors(include_url=False):
         path, found = _path_in_file(one["loc"], source.root)
-        at = "key" if one["type"] in {"missing", "extra_forbidden"} else "value"
+        of_key = one["loc"][-1:] == ("[key]",) or one["type"] in {"missing", "extra_forbidden"}
+        at = "key" if of_key else "value"
         yield source.problem(path, _say(one, path, found, model), at=at)
 
 
@@ -68,9 +69,8 @@ def _say(one: Any, path: list[str | int], found: bool, model: type[BaseModel]) -
         return f"unknown key. {did_you_mean(str(path[-1]), known, what='Known here')}"
     if kind == "missing":
         return f"is missing. Add `{path[-1]}:`."
-    if kind in {"greater_than_equal", "less_than_equal"}:
-        bound = context.get("ge", context.get("le"))
-        return f"expected {'at least' if 'ge' in context else 'at most'} {bound}, got {shown(value)}. Write {bound} or {'more' if 'ge' in context else 'less'}."
+    if kind == "greater_than_equal":
+        return f"expected at least {context['ge']}, got {shown(value)}. Write {context['ge']} or more."
     if kind == "too_short":
         return "is empty. Fill it in or delete the key."
     if kind == "value_error":
@@ -81,17 +81,16 @@ def _say(one: Any, path: list[str | int], found: bool, model: type[BaseModel]) -
 
 def _keys_of(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     """Return the keys that are allowed in the model at a location."""
-    current: Any = model
     for part in loc:
-        if isinstance(part, str) and isinstance(current, type) and part in getattr(current, "model_fields", {}):
-            current = current.model_fields[part].annotation
-            current = next((model for model in _models_in(current)), current)
-    return list(current.model_fields)
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            model = next(_models_in(field.annotation), model)
+    return list(model.model_fields)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """Yield the models named anywhere in a type annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
         yield annotation
-    for argument in getattr(annotation, "__args__", ()):
+    for argument in get_args(annotation):
         yield from _models_in(argument)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from slurmkit import grid
 from slurmkit.errors import UsageError
-from slurmkit.names import check_collection_name, check_word, did_you_mean
-from slurmkit.records import Json
+from slurmkit.names import did_you_mean
+from slurmkit.records import Json, is_list, is_mapping
 from slurmkit.states import REASON_GROUPS, Reason, reasons_named
 from slurmkit.template import placeholders, unknown_placeholder
 from slurmkit.yaml_source import Problem, shown
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 Problems = Iterator[Problem]
 
 COMMAND_PLACEHOLDERS = frozenset({"config", "run_dir", "python", "run_id"})
-_OPERATION = re.compile(r"[x/+-]\d+(?:\.\d+)?")
+_OPERATION = re.compile(r"(?!/0+(?:\.0+)?$)[x/+-]\d+(?:\.\d+)?")
 _LOOKS_LIKE_OPERATION = re.compile(r"[x*/+-]\s*[\d.].*|[\d.]+\s*[x*]")
 _RESOURCE_FIELDS = ("cpus", "gpus", "mem", "time", "nodes", "partition", "account", "qos", "constraint")
 _COUNTS = frozenset({"cpus", "gpus", "mem", "time", "nodes"})
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def axis_names(definition: "Definition") -> list[str]:
@@ -36,37 +35,41 @@ def templates(definition: "Definition") -> Iterator[tuple[list[str | int], str, 
     Yields:
         the path in the file; the string; ``command``, ``check``, ``config`` or ``run_name``: what may stand in it.
     """
-    for index, argument in enumerate(definition.command):
-        yield ["command", index], argument, "command"
-    for index, argument in enumerate(definition.check or []):
-        yield ["check", index], argument, "check"
-    for name, value in definition.env.items():
-        yield ["env", name], value, "command"
-    if definition.run_name is not None:
-        yield ["run_name"], definition.run_name, "run_name"
-    for path, text in _strings(definition.config, ["config"]):
-        yield path, text, "config"
-    for path, text in _strings(definition.settings, ["settings"]):
-        yield path, text, "config"
+    for key in ("command", "check", "env"):
+        for path, text in _strings(getattr(definition, key), [key]):
+            yield path, text, "check" if key == "check" else "command"
+    for path, text in _strings(definition.run_name, ["run_name"]):
+        yield path, text, "run_name"
+    for path, value in _config_values(definition):
+        for inner, text in _strings(value, path):
+            yield inner, text, "config"
+
+
+def _config_values(definition: "Definition") -> Iterator[tuple[list[str | int], Json]]:
+    """Yield all that can become a part of a config, with its path in the file."""
+    yield ["config"], definition.config
+    yield ["settings"], definition.settings
     for name, axis in definition.axes.items():
-        if grid.axis_key(axis, name, definition.config) is not None or isinstance(axis.values, dict):
-            written = definition.source.value["axes"][name]
-            path: list[str | int] = ["axes", name, "values"] if isinstance(written, dict) else ["axes", name]
-            for inner, text in _strings(axis.values, path):
-                yield inner, text, "config"
+        if isinstance(axis.values, dict) or grid.axis_key(axis, name, definition.config) is not None:
+            yield values_path(definition, name), axis.values
     for index, override in enumerate(definition.overrides):
-        for path, text in _strings(override.set, ["overrides", index, "set"]):
-            yield path, text, "config"
+        yield ["overrides", index, "set"], override.set
+
+
+def values_path(definition: "Definition", axis: str) -> list[str | int]:
+    """Return where an axis' values stand: below ``values``, or directly in a plain list."""
+    written = definition.source.value["axes"][axis]
+    return ["axes", axis, "values"] if is_mapping(written) else ["axes", axis]
 
 
 def _strings(value: Json, path: list[str | int]) -> Iterator[tuple[list[str | int], str]]:
     if isinstance(value, str):
         if "{" in value or "}" in value:
             yield path, value
-    elif isinstance(value, dict):
+    elif is_mapping(value):
         for key, item in value.items():
             yield from _strings(item, [*path, key])
-    elif isinstance(value, list):
+    elif is_list(value):
         for index, item in enumerate(value):
             yield from _strings(item, [*path, index])
 
@@ -111,8 +114,9 @@ def axes_used(definition: "Definition") -> Problems:
             key for key in dotted_keys(definition.config) if key.rpartition(".")[2] == name or key.split(".")[0] == name
         ]
         key = leaves[0] if leaves else f"some.{name}"
-        why = f"config has no key {name}" if name not in definition.config else f"config.{name} is a mapping"
-        what = f"sets nothing: {why}, and the command does not use {{{name}}}. Name the key: {{key: {key}, values: [...]}}."
+        why = f"config.{name} is a mapping" if name in definition.config else f"config has no key {name}"
+        advice = f"Name the key: {{key: {key}, values: [...]}}."
+        what = f"sets nothing: {why}, and the command does not use {{{name}}}. {advice}"
         yield definition.source.problem(path, what)
 
 
@@ -120,39 +124,25 @@ def dotted_keys(config: Mapping[str, Json], prefix: str = "") -> list[str]:
     """Return the dotted keys of all values in a config that are not mappings."""
     found: list[str] = []
     for key, value in config.items():
-        found += dotted_keys(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+        found += dotted_keys(value, f"{prefix}{key}.") if is_mapping(value) and value else [f"{prefix}{key}"]
     return found
 
 
 def needs_sound(definition: "Definition") -> Problems:
-    """Check aliases, and all that can be known of the other side from here."""
+    """Check all that can be known of needed runs without looking at their collection."""
     at = definition.source.problem
     axes = axis_names(definition)
     for alias, need in definition.needs.items():
         path = ["needs", alias]
-        try:
-            check_word(alias)
-        except ValueError as error:
-            yield at(path, f"{error}.")
-        if need.collection is not None:
-            try:
-                check_collection_name(need.collection)
-            except ValueError as error:
-                yield at([*path, "collection"], f"{error}.", at="value")
-        for index, axis in enumerate(need.match or []):
-            if axis not in axes:
-                yield at(
-                    [*path, "match", index], f"unknown axis {shown(axis)}. {did_you_mean(axis, axes, what='Axes')}"
-                )
         own = need.collection in {None, definition.name}
+        asked = [([*path, "match", index], axis) for index, axis in enumerate(need.match or [])]
+        asked += [([*path, "where", axis], axis) for axis in need.where if own]
+        for here, axis in asked:
+            if axis not in axes:
+                yield at(here, f"unknown axis {shown(axis)}. {did_you_mean(axis, axes, what='Axes')}")
         if own and not need.where:
-            yield at(
-                path,
-                "a run of this collection would need itself. Name the needed one by `where:`, or another `collection:`.",
-            )
+            yield at(path, "a run would need itself. Name the needed run by `where:`, or another `collection:`.")
         for axis, label in need.where.items():
-            if own and axis not in axes:
-                yield at([*path, "where", axis], f"unknown axis {shown(axis)}. {did_you_mean(axis, axes, what='Axes')}")
             if isinstance(label, list | dict):
                 yield at([*path, "where", axis], f"expected one value, got {shown(label)}. Name one.", at="value")
             if axis in (need.match or []):
@@ -184,8 +174,10 @@ def on_failure_sound(definition: "Definition") -> Problems:
             elif kind == "config" and key:
                 yield from _config_change(definition, here, key, operation)
             else:
-                near = did_you_mean(target, ["limit", *(f"resources.{field}" for field in _RESOURCE_FIELDS)])
-                yield at(here, f"unknown target. Write resources.<field>, config.<dotted key> or limit. {near}")
+                advice = "Write resources.<field>, config.<dotted key> or limit."
+                if target in _RESOURCE_FIELDS:
+                    advice = f"Write resources.{target}."
+                yield at(here, f"unknown target. {advice}")
 
 
 def _operation(operation: Json) -> str:
@@ -214,9 +206,9 @@ def _resource_change(definition: "Definition", path: list[str], field: str, oper
     elif _is_step(operation):
         given = [definition.resources, *(o.resources for o in definition.overrides if o.resources is not None)]
         if field not in _COUNTS:
-            yield at(path, f"{operation} of a {field}, which is no number. Write the new value.", at="value")
+            yield at(path, f"{operation} of {field}, which is no number. Write the new value.", at="value")
         elif field in {"mem", "time"} and all(getattr(part, field) is None for part in given):
-            yield at(path, f"{operation} of nothing: no run asks for a {field}. Add resources.{field}.", at="value")
+            yield at(path, f"{operation} of nothing: no run sets {field}. Add resources.{field}.", at="value")
 
 
 def _config_change(definition: "Definition", path: list[str], key: str, operation: Json) -> Problems:
@@ -230,18 +222,10 @@ def _config_change(definition: "Definition", path: list[str], key: str, operatio
         return
     value: Json = definition.config
     for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
+        if not is_mapping(value) or part not in value:
             known = [*dotted_keys(definition.config), *sorted(swept)]
             yield at(path, f"config has no key {shown(key, quote=False)}. {did_you_mean(key, known, what='Keys')}")
             return
         value = value[part]
     if _is_step(operation) and (isinstance(value, bool) or not isinstance(value, int | float)):
         yield at(path, f"{operation} of {shown(value)}, which is no number. Write the new value.", at="value")
-
-
-def env_names(definition: "Definition") -> Problems:
-    """Check the names of environment variables."""
-    for name in definition.env:
-        if not _VARIABLE.fullmatch(name):
-            what = "is no name of a variable. Write letters, digits and _, not starting with a digit."
-            yield definition.source.problem(["env", name], what)

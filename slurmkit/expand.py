@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from math import prod
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import orjson
 
 from slurmkit import grid
 from slurmkit.errors import DefinitionError, UsageError
-from slurmkit.names import Label, check_run_name, label_in_name, label_key, label_text
-from slurmkit.records import Json
+from slurmkit.names import Label, check_run_name, label_text
+from slurmkit.records import Json, is_mapping
 from slurmkit.resources import Resources
 from slurmkit.template import placeholders
-from slurmkit.yaml_source import refuse
 
 if TYPE_CHECKING:  # reading commands need `resolve_config` without pydantic
     from slurmkit.definition import Definition
@@ -26,7 +26,8 @@ _MAX_DRAWS = 2_000_000
 _SHOWN = 5
 """How many clashes an error lists."""
 
-_Cell = tuple[grid.Point, ...]
+_Cell = tuple[grid.Point, grid.Point]
+"""All dimensions but the last as one point, which neighbours share; and the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def resolve_config(shared: Mapping[str, Json], overrides: Mapping[str, Json]) ->
             inner = copied.get(way)
             if inner is None or level.get(part) is not inner:
                 below = level.get(part, {})
-                if not isinstance(below, dict):
+                if not is_mapping(below):
                     raise UsageError(
                         f"config.{key}: config{way} is {below!r:.60}, not a mapping. Name a key inside mappings."
                     )
@@ -109,15 +110,15 @@ def expand(definition: "Definition") -> Expansion:
     if not cells:
         raise _error(definition, ["exclude"], "leaves no run. Exclude less, or include some cells.")
     runs = tuple(_runs(definition, cells))
-    _refuse_twins(definition, runs, lambda run: run.id, ["axes"], _identical)
-    _refuse_twins(definition, runs, lambda run: run.name, ["run_name"], _same_name)
+    _refuse_twins(definition, runs, attrgetter("id"), ["axes"], _identical)
+    _refuse_twins(definition, runs, attrgetter("name"), ["run_name"], _same_name)
     axes = {axis: tuple(labels) for axis, labels in grid.labels(definition).items()}
     return Expansion(runs, axes, tuple(notes))
 
 
 def _error(definition: "Definition", path: Sequence[str], what: str) -> DefinitionError:
     source = definition.source
-    return refuse(source.name, [source.problem(path, what)])
+    return source.refuse([source.problem(path, what)])
 
 
 def _grid_cells(definition: "Definition", notes: list[str]) -> list[_Cell]:
@@ -128,7 +129,7 @@ def _grid_cells(definition: "Definition", notes: list[str]) -> list[_Cell]:
     hits = [0] * len(excluded)
 
     def kept(cell: _Cell) -> bool:
-        labels = _labels_of(cell)
+        labels = cell[0].labels | cell[1].labels
         for index, where in enumerate(excluded):
             if where.holds(labels):
                 hits[index] += 1
@@ -142,7 +143,9 @@ def _grid_cells(definition: "Definition", notes: list[str]) -> list[_Cell]:
     if total > MAX_RUNS:
         what = f"the grid has {total:,} cells; a collection has at most {MAX_RUNS:,} runs. Use fewer values, or sample."
         raise _error(definition, ["axes"], what)
-    cells = [cell for cell in product(*dimensions) if kept(cell)] if excluded else list(product(*dimensions))
+    *most, last = dimensions or [[grid.point({}, {})]]
+    outer = [grid.joined(points) for points in product(*most)]
+    cells = [cell for cell in product(outer, last) if not excluded or kept(cell)]
     notes += [f"exclude[{index}] matches no cell that is still there" for index, hit in enumerate(hits) if not hit]
     return cells
 
@@ -182,19 +185,16 @@ def _drawn(
 
 
 def _cell_at(dimensions: list[list[grid.Point]], position: Iterable[int]) -> _Cell:
-    return tuple(points[index] for points, index in zip(dimensions, position, strict=True))
+    return _cell([points[index] for points, index in zip(dimensions, position, strict=True)])
+
+
+def _cell(points: Sequence[grid.Point]) -> _Cell:
+    return grid.joined(points[:-1]), points[-1]
 
 
 def _included_cells(definition: "Definition") -> Iterator[_Cell]:
     for entry in definition.include:
-        yield from grid.included(definition, entry)
-
-
-def _labels_of(cell: _Cell) -> dict[str, Label]:
-    labels: dict[str, Label] = {}
-    for point in cell:
-        labels.update(point.labels)
-    return labels
+        yield from map(_cell, grid.included(definition, entry))
 
 
 def _runs(definition: "Definition", cells: Iterable[_Cell]) -> Iterator[Run]:
@@ -202,31 +202,37 @@ def _runs(definition: "Definition", cells: Iterable[_Cell]) -> Iterator[Run]:
     resources = definition.resources.over(Resources())
     overrides = [(grid.Where(override.where), override) for override in definition.overrides]
     identity = _identity(definition)
-    name_of = _namer(definition)
+    pattern = definition.run_name or grid.default_run_name(definition)
     conditional = _conditional_needs(definition)
-    shared = definition.config
-    for cell in cells:
-        labels: dict[str, Label] = {}
-        sets: dict[str, Json] = {}
-        for point in cell:
-            labels.update(point.labels)
-            sets.update(point.sets)
+    shared, shared_by = definition.config, grid.point({}, {})
+    for outer, inner in cells:
+        if outer is not shared_by:
+            shared, shared_by = resolve_config(definition.config, outer.sets), outer
+        labels = outer.labels | inner.labels
+        sets = outer.sets | inner.sets
+        config = resolve_config(shared, inner.sets)
         asked = resources
         for where, override in overrides:
             if where.holds(labels):
                 sets = _set_over(sets, override.set)
+                config = resolve_config(config, override.set)
                 asked = asked if override.resources is None else override.resources.over(asked)
-        config = resolve_config(shared, sets)
         if conditional:
             _check_conditional(definition, conditional, config, labels)
         digest = hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()
-        yield Run(identity(digest, labels), name_of(labels), labels, sets, digest, asked)
+        run_id = identity(digest, labels)
+        name = pattern.format_map({"run_id": run_id, **outer.texts, **inner.texts})
+        try:
+            check_run_name(name)
+        except ValueError as error:
+            raise _error(definition, ["run_name"], f"{error}.") from error
+        yield Run(run_id, name, labels, sets, digest, asked)
 
 
 def _set_over(sets: dict[str, Json], override: Mapping[str, Json]) -> dict[str, Json]:
     """Add an override's keys, without those that they replace as a whole."""
     kept = {key: value for key, value in sets.items() if not any(key.startswith(f"{over}.") for over in override)}
-    return kept | override
+    return {**kept, **override}
 
 
 def _identity(definition: "Definition") -> Callable[[str, Mapping[str, Label]], str]:
@@ -263,24 +269,6 @@ def _identity(definition: "Definition") -> Callable[[str, Mapping[str, Label]], 
     return identify
 
 
-def _namer(definition: "Definition") -> Callable[[Mapping[str, Label]], str]:
-    """Return what makes a run's name of its labels; names are checked as they are made."""
-    pattern = definition.run_name or grid.default_run_name(definition)
-    texts: dict[str, dict[str, str]] = {
-        axis: {label_key(label): label_in_name(label) for label in labels}
-        for axis, labels in grid.labels(definition).items()
-    }
-
-    def name_of(labels: Mapping[str, Label]) -> str:
-        name = pattern.format_map({axis: texts[axis][label_key(label)] for axis, label in labels.items()})
-        try:
-            return check_run_name(name)
-        except ValueError as error:
-            raise _error(definition, ["run_name"], f"{error}.") from error
-
-    return name_of
-
-
 def _conditional_needs(definition: "Definition") -> dict[str, grid.Where]:
     return {f"needs.{alias}.run_dir": grid.Where(need.when) for alias, need in definition.needs.items() if need.when}
 
@@ -310,13 +298,15 @@ def _refuse_twins(
     say: Callable[[Run, Run], str],
 ) -> None:
     """Refuse runs that share what must be their own, naming both cells."""
+    if len(set(map(trait, runs))) == len(runs):
+        return
     first: dict[str, Run] = {}
     twins = ((first[trait(run)], run) for run in runs if first.setdefault(trait(run), run) is not run)
     if shown := list(islice(twins, _SHOWN)):
         rest = sum(1 for _ in twins)
         lines = [say(one, other) for one, other in shown] + ([f"and {rest:,} more pairs like these"] if rest else [])
         source = definition.source
-        raise refuse(source.name, [source.problem(path, line) for line in lines])
+        raise source.refuse([source.problem(path, line) for line in lines])
 
 
 def _identical(one: Run, other: Run) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from slurmkit.names import Label, label_key
-from slurmkit.records import Json
+from slurmkit.names import Label, label_in_name, label_key
+from slurmkit.records import Json, is_list
 
 if TYPE_CHECKING:  # reading commands come here without pydantic
     from slurmkit.definition import Definition
@@ -18,10 +18,34 @@ BLOCK, SETTING = "block", "setting"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of a dimension: its label on each axis of the dimension, and the dotted config keys that it sets."""
+    """One value of a dimension, or of several at once.
+
+    Attributes:
+        labels: its label on each axis.
+        texts: these labels as they stand in run names.
+        sets: the dotted config keys that it sets.
+    """
 
     labels: dict[str, Label]
+    texts: dict[str, str]
     sets: dict[str, Json]
+
+
+def point(labels: dict[str, Label], sets: dict[str, Json]) -> Point:
+    """Make a point."""
+    return Point(labels, {axis: label_in_name(label) for axis, label in labels.items()}, sets)
+
+
+def joined(points: Iterable[Point]) -> Point:
+    """Return the point that is all of these at once."""
+    labels: dict[str, Label] = {}
+    texts: dict[str, str] = {}
+    sets: dict[str, Json] = {}
+    for each in points:
+        labels |= each.labels
+        texts |= each.texts
+        sets |= each.sets
+    return Point(labels, texts, sets)
 
 
 def axis_key(axis: "Axis", name: str, config: Mapping[str, Json]) -> str | None:
@@ -39,10 +63,8 @@ def axis_points(axis: "Axis", name: str, config: Mapping[str, Json]) -> list[Poi
     """Return the points of one axis, in order."""
     key = axis_key(axis, name, config)
     if isinstance(axis.values, dict):
-        values: dict[str, Json] = axis.values
-        return [Point({name: label}, value if key is None else {key: value}) for label, value in values.items()]
-    labels: list[Label] = axis.values
-    return [Point({name: label}, {} if key is None else {key: label}) for label in labels]
+        return [point({name: label}, value if key is None else {key: value}) for label, value in axis.values.items()]
+    return [point({name: label}, {} if key is None else {key: label}) for label in axis.values]
 
 
 def groups(definition: "Definition") -> list[list[str]]:
@@ -71,21 +93,12 @@ def dimensions(definition: "Definition") -> list[list[Point]]:
 def _points(definition: "Definition", group: list[str]) -> list[Point]:
     if group == [BLOCK, SETTING]:
         return [
-            Point({BLOCK: block, SETTING: setting}, sets)
+            point({BLOCK: block, SETTING: setting}, sets)
             for block, settings in definition.settings.items()
             for setting, sets in settings.items()
         ]
     columns = [axis_points(definition.axes[axis], axis, definition.config) for axis in group]
-    return columns[0] if len(columns) == 1 else [_joined(points) for points in zip(*columns, strict=True)]
-
-
-def _joined(points: Iterable[Point]) -> Point:
-    labels: dict[str, Label] = {}
-    sets: dict[str, Json] = {}
-    for point in points:
-        labels |= point.labels
-        sets |= point.sets
-    return Point(labels, sets)
+    return columns[0] if len(columns) == 1 else [joined(points) for points in zip(*columns, strict=True)]
 
 
 def labels(definition: "Definition") -> dict[str, list[Label]]:
@@ -94,8 +107,8 @@ def labels(definition: "Definition") -> dict[str, list[Label]]:
     for group, points in zip(groups(definition), dimensions(definition), strict=True):
         for axis in group:
             known[axis] = {}
-            for point in points:
-                known[axis].setdefault(label_key(point.labels[axis]), point.labels[axis])
+            for each in points:
+                known[axis].setdefault(label_key(each.labels[axis]), each.labels[axis])
     for cell in definition.include:
         for axis, wanted in cell.items():
             for label in as_list(wanted):
@@ -114,7 +127,7 @@ def own_labels(definition: "Definition", where: Mapping[str, Label]) -> dict[str
 
 def as_list(wanted: Json) -> list[Label]:
     """Return the labels that one entry of a cell allows: a list as it is, a single label alone."""
-    return wanted if isinstance(wanted, list) else [wanted]
+    return wanted if is_list(wanted) else [wanted]
 
 
 class Where:
@@ -139,20 +152,20 @@ def included(definition: "Definition", cell: Mapping[str, Json]) -> list[tuple[P
         given = {axis: cell[axis] for axis in group if axis in cell}
         condition = Where(given)
         if len(given) < len(group) or BLOCK in group:
-            choices.append([point for point in points if condition.holds(point.labels)])
+            choices.append([each for each in points if condition.holds(each.labels)])
         else:
             columns = [_named(definition, axis, as_list(given[axis])) for axis in group]
-            choices.append([_joined(points) for points in product(*columns)])
+            choices.append([joined(points) for points in product(*columns)])
     return list(product(*choices))
 
 
 def _named(definition: "Definition", name: str, wanted: list[Label]) -> list[Point]:
     """Return the points of an axis with the wanted labels; a list's may be new."""
     axis = definition.axes[name]
-    known = {label_key(point.labels[name]): point for point in axis_points(axis, name, definition.config)}
+    known = {label_key(each.labels[name]): each for each in axis_points(axis, name, definition.config)}
     key = axis_key(axis, name, definition.config)
     return [
-        known.get(label_key(label)) or Point({name: label}, {} if key is None else {key: label}) for label in wanted
+        known.get(label_key(label)) or point({name: label}, {} if key is None else {key: label}) for label in wanted
     ]
 
 

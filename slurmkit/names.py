@@ -1,7 +1,6 @@
 """Names that become paths, placeholders or git references, and the text of axis labels in them."""
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
 
@@ -11,6 +10,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]*")
 _NOT_IN_RUN_NAME = re.compile(r"[^A-Za-z0-9._=+,@-]")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_WORDS = {None: "null", True: "true", False: "false"}
 
 MAX_COLLECTION_NAME = 120
 MAX_RUN_NAME = 160
@@ -51,7 +51,7 @@ def check_run_name(name: str) -> str:
         )
     if not _RUN_NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is not a run name. Start run_name with a letter or digit, and use letters, digits and . _ = + , @ -"
+            f"{name!r} is not a run name. Start run_name with a letter or digit, and use letters, digits, . _ = + , @ -"
         )
     return name
 
@@ -71,7 +71,9 @@ def check_word(word: str) -> str:
 
 def label_text(label: Label) -> str:
     """Write a label as placeholders and tables show it: text as it is, the rest as JSON."""
-    return label if isinstance(label, str) else json.dumps(label)
+    if isinstance(label, str):
+        return label
+    return _WORDS[label] if label is None or isinstance(label, bool) else repr(label)
 
 
 def label_key(label: Label) -> str:

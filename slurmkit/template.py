@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from slurmkit.errors import UsageError
-from slurmkit.records import Json
+from slurmkit.records import Json, is_list, is_mapping
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{(?P<name>[A-Za-z_]\w*(?:\.\w+)*)\}|[{}]", re.ASCII)
 
@@ -24,9 +24,9 @@ def fill(value: Json, values: Mapping[str, str]) -> Json:
     """
     if isinstance(value, str):
         return _fill_text(value, values) if "{" in value or "}" in value else value
-    if isinstance(value, dict):
+    if is_mapping(value):
         return {key: fill(item, values) for key, item in value.items()}
-    if isinstance(value, list):
+    if is_list(value):
         return [fill(item, values) for item in value]
     return value
 
@@ -41,11 +41,8 @@ def placeholders(value: Json) -> set[str]:
         if "{" not in value and "}" not in value:
             return set()
         return {name for match in _TOKEN.finditer(value) if (name := _name(match, value)) is not None}
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        return set[str]().union(*map(placeholders, value))
-    return set()
+    items = value.values() if is_mapping(value) else value if is_list(value) else []
+    return set[str]().union(*map(placeholders, items))
 
 
 def unknown_placeholder(name: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ Scalars follow YAML 1.2's core schema (``1e-4`` is a number, ``no`` and ``12:30:
 tags, merge keys, several documents, and numbers that JSON cannot carry.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,10 @@ class Source:
                 break
         return Problem(node.key if at == "key" else node.value, path_text(path), what)
 
+    def refuse(self, problems: Sequence[Problem]) -> DefinitionError:
+        """Return the error that lists all problems of the file in the order of its lines."""
+        return refuse(self.name, problems)
+
 
 def refuse(name: str, problems: Sequence[Problem]) -> DefinitionError:
     """Return the error that lists all problems of a file in the order of its lines."""
@@ -102,7 +107,10 @@ def path_text(path: Path) -> str:
 
 def shown(value: Json, *, quote: bool = True) -> str:
     """Write a value for a message: one line, not too long."""
-    text = repr(value) if quote or not (isinstance(value, str) and value.isprintable()) else str(value)
+    if isinstance(value, str):
+        text = value if not quote and value.isprintable() else repr(value[:60] + value[60:][:1])
+    else:
+        text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -117,7 +125,7 @@ def read_yaml(content: bytes, name: str) -> Source:
         DefinitionError: it is no YAML, or too large, deep or bushy to be a definition.
     """
     if len(content) > MAX_BYTES:
-        what = f"the file has {len(content):,} bytes; a definition has at most {MAX_BYTES:,}. Generate long lists in the command instead."
+        what = f"the file has {len(content):,} bytes; a definition has at most {MAX_BYTES:,}. Move data out of it."
         raise refuse(name, [Problem((1, 1), "", what)])
     try:
         text = content.decode("utf-8-sig")
@@ -176,8 +184,7 @@ class _Reader:
         get_event()  # the stream starts
         event = get_event()
         if isinstance(event, yaml.StreamEndEvent):
-            self._say((1, 1), "the file is empty. Start with `name:` and `command:`.")
-            return {}, Node((1, 1), (1, 1), {})
+            raise _StopError((1, 1), "the file is empty. Start with `name:` and `command:`.")
         value, node = self._value(get_event())
         get_event()  # the document ends
         event = get_event()
@@ -192,7 +199,8 @@ class _Reader:
         self._nodes += nodes
         self._characters += characters
         if self._nodes > MAX_NODES or self._characters > MAX_CHARACTERS:
-            what = f"more than {MAX_NODES:,} values or {MAX_CHARACTERS:,} characters with all aliases written out. Make the file smaller."
+            limits = f"{MAX_NODES:,} values or {MAX_CHARACTERS:,} characters"
+            what = f"more than {limits} with all aliases written out. Make the file smaller."
             raise _StopError(place, what)
 
     def _value(self, event: Any, key_place: tuple[int, int] | None = None) -> tuple[Json, Node]:
@@ -223,10 +231,8 @@ class _Reader:
     def _alias(self, name: str, place: tuple[int, int], key_place: tuple[int, int]) -> tuple[Json, Node]:
         anchor = self._anchors.get(name)
         if anchor is None:
-            self._say(
-                place,
-                f"alias *{shown(name, quote=False)} names no anchor above it. Define &{shown(name, quote=False)} first.",
-            )
+            word = shown(name, quote=False)
+            self._say(place, f"alias *{word} names no anchor above it. Define &{word} first.")
             return None, Node(key_place, place, None)
         self._count(place, anchor.nodes, anchor.characters)
         return anchor.value, Node(key_place, place, anchor.node.inside)
