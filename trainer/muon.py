@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 # Quintic Newton-Schulz: p(s) = a s + b s^3 + c s^5 with the steepest slope at 0 (Jordan et al. 2024,
-# https://kellerjordan.github.io/posts/muon/). After five steps singular values lie in about 0.7 to 1.2, not at 1.
+# https://kellerjordan.github.io/posts/muon/). Five steps bring singular values above 0.002 of the norm to 0.68 to 1.21,
+# not to 1; smaller ones stay smaller.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 MIN_NORM = 1e-7  # a gradient of zeros stays zero instead of becoming NaN
 
