@@ -196,7 +196,8 @@ def _not_finite(content: bytes) -> str | None:
         return None
     for key, value in flatten(cast("dict[str, Json]", record)):
         if not _finite(value):
-            return f"{printable(key)} is {printable(str(value))}, which is no number in JSON; write null and a reason beside it"
+            shown = f"{printable(key)} is {printable(str(value))}"
+            return f"{shown}, which is no number in JSON; write null, and the reason under a key of its own"
     return None
 
 
