@@ -1,12 +1,24 @@
 """A setting against a baseline, over the runs that both have: means over different sets of tasks mislead."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from slurmkit.aggregate.table import Floats, Ints, axis_columns, group_rows, mean_interval, usable
+from slurmkit.aggregate.table import (
+    Bools,
+    Floats,
+    Ints,
+    axis_column,
+    axis_columns,
+    group_rows,
+    mean_interval,
+    usable,
+)
 from slurmkit.errors import UsageError
+from slurmkit.grid import BLOCK, SETTING
+from slurmkit.names import did_you_mean, label_text
 from slurmkit.records import Json
 
 BASELINE_WORDS = ("base", "baseline", "control", "default", "none", "off")
@@ -88,18 +100,71 @@ def matched_deltas(
 
 def _baseline_code(frame: pd.DataFrame, baseline: Mapping[str, Json], first: Ints) -> int:
     """Return the number of the baseline's setting, given the first row of each setting."""
-    rows = frame[list(baseline)].iloc[first]
-    fits = np.ones(len(first), dtype=np.bool_)
-    for name, value in baseline.items():
-        column = rows[name]
+    found = np.flatnonzero(_rows_with(frame.iloc[first], baseline))
+    if not len(found):
+        wanted = ", ".join(f"{name}={label_text(value)}" for name, value in baseline.items())
+        raise UsageError(f"baseline {wanted}: no run has these values together. Choose those of one setting.")
+    return int(found[0])
+
+
+def _rows_with(frame: pd.DataFrame, values: Mapping[str, Json]) -> Bools:
+    """Return (rows,): which have some axis values."""
+    fits = np.ones(len(frame), dtype=np.bool_)
+    for name, value in values.items():
+        column = frame[name]
         fits &= (column.isna() if value is None else column == value).to_numpy(dtype=np.bool_, na_value=False)
-    if fits.any():
-        return int(np.flatnonzero(fits)[0])
-    wanted = ", ".join(f"{name}={value}" for name, value in baseline.items())
-    raise UsageError(f"--baseline: no run has {wanted}. Choose values that one setting has together.")
+    return fits
 
 
-def guess_baseline(axes: Mapping[str, Sequence[Json]], seed_axis: str | None) -> dict[str, Json]:
+def parse_baseline(text: str, axes: Mapping[str, Sequence[Json]]) -> dict[str, Json]:
+    """Read ``pv=0.0,rmkl=0.0`` into axis values, spelt as the definition spells them.
+
+    Raises:
+        UsageError: an axis or value that does not exist; says what there is.
+    """
+    baseline: dict[str, Json] = {}
+    for part in re.split(r",(?=\w+=)", text):  # a comma inside a value is kept
+        axis, equals, wanted = part.partition("=")
+        if not equals:
+            raise UsageError(f"--baseline {text}: {part!r} is no axis=value. Write --baseline pv=0.0,rmkl=0.0")
+        if axis not in axes:
+            raise UsageError(f"--baseline {text}: no axis {axis!r}. {did_you_mean(axis, axes)}")
+        found = [value for value in axes[axis] if wanted == label_text(value) or _same_number(wanted, value)]
+        if not found:
+            labels = [label_text(value) for value in axes[axis]]
+            raise UsageError(f"--baseline {text}: {axis} has no value {wanted!r}. {did_you_mean(wanted, labels)}")
+        baseline[axis] = found[0]
+    return baseline
+
+
+def _same_number(text: str, value: Json) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return float(text) == value
+    except ValueError:
+        return False
+
+
+def complete_baseline(frame: pd.DataFrame, baseline: Mapping[str, Json]) -> dict[str, Json]:
+    """Add the block to a baseline that names only its setting: the two change together.
+
+    Raises:
+        UsageError: several blocks have a setting of that name.
+    """
+    if SETTING not in baseline or BLOCK in baseline or BLOCK not in axis_columns(frame):
+        return dict(baseline)
+    rows = _rows_with(frame, {SETTING: baseline[SETTING]})
+    blocks: list[Json] = frame.loc[rows, BLOCK].unique().tolist()
+    if len(blocks) > 1:
+        raise UsageError(
+            f"baseline setting={baseline[SETTING]}: several blocks have one ({', '.join(map(str, blocks))}). "
+            f"Write --baseline block={blocks[0]},setting={baseline[SETTING]}",
+        )
+    return {**({BLOCK: blocks[0]} if blocks else {}), **baseline}
+
+
+def guess_baseline(frame: pd.DataFrame, axes: Mapping[str, Sequence[Json]], seed_axis: str | None) -> dict[str, Json]:
     """Guess which values switch a sweep's treatment off; empty if nothing suggests itself.
 
     An axis takes part if it has several values, and among them 0 (or false), or exactly one text that says so, such as
@@ -107,12 +172,12 @@ def guess_baseline(axes: Mapping[str, Sequence[Json]], seed_axis: str | None) ->
     """
     guess: dict[str, Json] = {}
     for name, values in axes.items():
-        if name == seed_axis or len(values) < 2:
+        if name in (seed_axis, BLOCK) or len(values) < 2:
             continue
-        zeros = [value for value in values if isinstance(value, (int, float)) and value == 0]
+        zeros = [value for value in values if isinstance(value, int | float) and value == 0]
         words = [v for v in values if isinstance(v, str) and v.lower().rpartition("_")[2] in BASELINE_WORDS]
         if zeros:
-            guess[name] = zeros[0]
+            guess[axis_column(name)] = zeros[0]
         elif len(words) == 1:
-            guess[name] = words[0]
-    return guess
+            guess[axis_column(name)] = words[0]
+    return complete_baseline(frame, guess) if guess and _rows_with(frame, guess).any() else {}

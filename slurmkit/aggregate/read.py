@@ -165,7 +165,9 @@ def _values_of(path: str, status: RunStatus) -> dict[str, Json]:
     """
     content = _content_of(path)
     values = _parse(content)
-    if content.rfind(b"{") > content.find(b"{"):  # a nested object, or a brace in a text: a cheap test, since nearly all are flat
+    if content.rfind(b"{") > content.find(
+        b"{"
+    ):  # a nested object, or a brace in a text: a cheap test, since nearly all are flat
         values = _flatten(values)
     expected = status.metrics_sha256
     if expected is not None:

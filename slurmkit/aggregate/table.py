@@ -182,8 +182,8 @@ def summarise(
     have stands beside: only those means can be compared.
 
     Columns: those of `by`; ``metric``; ``mean``; ``half_width`` of the interval (NaN: n is 1, or no seeds); ``n`` runs;
-    ``cells`` that the mean is over; ``common_mean`` and ``common_cells`` (NaN and 0: all groups are over the same
-    cells); ``completed`` and ``planned`` runs of the cell.
+    ``cells`` that the mean is over; ``uneven``: whether groups are over different cells in this metric;
+    ``common_mean`` and ``common_cells``: over those that all have; ``completed`` and ``planned`` runs of the cell.
 
     Args:
         frame: from `to_frame`, or some of its rows.
@@ -208,9 +208,10 @@ def summarise(
         else:
             n, mean, half_width = mean_interval(values[good], groups.codes[good], len(groups))
             part = part.assign(mean=mean, half_width=half_width, n=n, cells=np.minimum(n, 1))
-            part = part.assign(common_mean=np.nan, common_cells=0)
+            part = part.assign(uneven=False, common_mean=mean, common_cells=part["cells"])
         parts.append(part.assign(completed=cells["completed"], planned=cells["planned"]))
-    columns = ["metric", "mean", "half_width", "n", "cells", "common_mean", "common_cells", "completed", "planned"]
+    columns = ["metric", "mean", "half_width", "n", "cells", "uneven", "common_mean", "common_cells"]
+    columns += ["completed", "planned"]
     if not parts:
         return pd.DataFrame(columns=[*by, *columns])
     tidy = pd.concat(parts, ignore_index=True)
@@ -239,8 +240,8 @@ def _mean_over_cells(part: pd.DataFrame, values: Floats, groups: Ints, units: In
     uneven = bool((cells[cells > 0] != common.sum()).any())
     part["mean"], part["half_width"] = means, np.nan
     part["n"], part["cells"] = np.bincount(groups, minlength=size), cells
-    part["common_mean"] = common_mean if uneven else np.nan
-    part["common_cells"] = common_n if uneven else 0
+    part["uneven"] = uneven
+    part["common_mean"], part["common_cells"] = common_mean, common_n
 
 
 def mean_interval(values: Floats, codes: Ints, size: int) -> tuple[Ints, Floats, Floats]:

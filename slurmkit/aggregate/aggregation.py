@@ -1,0 +1,162 @@
+"""All that one aggregation finds out, put together once for every form of output."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from slurmkit.aggregate.choose import match_metrics, telling_metrics
+from slurmkit.aggregate.deltas import complete_baseline, guess_baseline, matched_deltas
+from slurmkit.aggregate.read import Problem, read_metrics
+from slurmkit.aggregate.table import (
+    axis_column,
+    axis_columns,
+    completeness,
+    left_out_axes,
+    metric_columns,
+    missing_runs,
+    mixed_commits,
+    summarise,
+    to_frame,
+)
+from slurmkit.errors import UsageError
+from slurmkit.names import did_you_mean, label_text
+from slurmkit.records import Json, RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """The tables of a collection, or of some of its runs.
+
+    Attributes:
+        collection: name of the collection.
+        axes: axis column to its values, in the definition's order.
+        seed_axis: the column whose values only repeat; None: there is none.
+        frame: one row a run (`to_frame`).
+        by: axis columns that make a cell of the table.
+        left_out: axis columns that its means run over, the seed excepted.
+        metrics: metric columns shown.
+        metrics_chosen: whether somebody asked for them.
+        other_metrics: metric columns with numbers that are not shown.
+        not_comparable: metric columns that mean something else in each setting.
+        cells: completeness (`completeness`).
+        summary: means and intervals (`summarise`).
+        missing: runs without metrics (`missing_runs`).
+        baseline: axis column to the value that settings are compared with; empty: no comparison.
+        baseline_is_guessed: nobody named it.
+        deltas: matched comparison (`matched_deltas`); without rows where there is no baseline.
+        problems: metrics files that could not be used.
+        nulls: metric shown, reason, and how many runs gave it for a null.
+        commits: commit to number of runs, where there are several.
+    """
+
+    collection: str
+    axes: dict[str, tuple[Json, ...]]
+    seed_axis: str | None
+    frame: pd.DataFrame
+    by: list[str]
+    left_out: list[str]
+    metrics: list[str]
+    metrics_chosen: bool
+    other_metrics: list[str]
+    not_comparable: frozenset[str]
+    cells: pd.DataFrame
+    summary: pd.DataFrame
+    missing: pd.DataFrame
+    baseline: dict[str, Json]
+    baseline_is_guessed: bool
+    deltas: pd.DataFrame
+    problems: tuple[Problem, ...]
+    nulls: list[tuple[str, str, int]]
+    commits: dict[str, int]
+
+    def label(self, axis: str, value: Json) -> str:
+        """Write an axis value as the definition spells it (a column of numbers makes 0 a float)."""
+        if value is None or value != value:
+            return label_text(None)
+        return label_text(next((known for known in self.axes.get(axis, ()) if known == value), value))
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some metric's means, by some of the axes, are over different cells in different rows."""
+        return bool(self.summary["uneven"].any())
+
+
+def aggregate(
+    collection: str,
+    statuses: Sequence[RunStatus],
+    axes: Mapping[str, Sequence[Json]],
+    seed_axis: str | None,
+    *,
+    by: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    baseline: Mapping[str, Json] | None = None,
+) -> Aggregation:
+    """Read the metrics of some runs and put all tables together.
+
+    Args:
+        collection: its name.
+        statuses: the runs, in the definition's order.
+        axes: axis name to its values, in the definition's order.
+        seed_axis: the axis whose values only repeat; None: there is none.
+        by: axes that make a cell of the table; none: all but the seed.
+        metrics: globs; none: a few metrics that say most.
+        baseline: axis to value of the setting to compare with; None: guess one; empty: compare nothing.
+
+    Raises:
+        UsageError: an axis, metric or baseline that does not exist.
+    """
+    read = read_metrics(statuses)
+    frame = to_frame(statuses, axes, metrics=read)
+    columns = {axis_column(name): tuple(values) for name, values in axes.items()}
+    seed = axis_column(seed_axis) if seed_axis is not None and seed_axis in axes else None
+    rows_by = _rows_by(frame, by, seed)
+    available = metric_columns(frame)
+    not_comparable = frozenset(key for key in available if key.removeprefix("metric/") in read.not_comparable)
+    shown = match_metrics(metrics, available) if metrics and available else telling_metrics(available, not_comparable)
+    guessed = baseline is None
+    if baseline is None:
+        against = guess_baseline(frame, axes, seed_axis)
+    else:
+        against = complete_baseline(frame, {axis_column(axis): value for axis, value in baseline.items()})
+    return Aggregation(
+        collection=collection,
+        axes=columns,
+        seed_axis=seed,
+        frame=frame,
+        by=rows_by,
+        left_out=left_out_axes(frame, rows_by, seed),
+        metrics=shown,
+        metrics_chosen=bool(metrics),
+        other_metrics=[key for key in available if key not in shown],
+        not_comparable=not_comparable,
+        cells=completeness(frame, rows_by, columns),
+        summary=summarise(frame, rows_by, shown, seed, axes=columns),
+        missing=missing_runs(frame, rows_by),
+        baseline=against,
+        baseline_is_guessed=guessed and bool(against),
+        deltas=matched_deltas(frame, against, shown if against else [], axes=columns),
+        problems=read.problems,
+        nulls=_nulls(shown, read.null_reasons),
+        commits=mixed_commits(frame),
+    )
+
+
+def _rows_by(frame: pd.DataFrame, by: Sequence[str], seed: str | None) -> list[str]:
+    known = axis_columns(frame)
+    if not by:
+        return [name for name in known if name != seed]
+    chosen = list(dict.fromkeys(axis_column(name) for name in by))
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"--by: no axis {name!r}. {did_you_mean(name, known)}")
+    return chosen
+
+
+def _nulls(shown: Sequence[str], reasons: Mapping[str, Counter[str]]) -> list[tuple[str, str, int]]:
+    found: list[tuple[str, str, int]] = []
+    for key in shown:
+        counts = reasons.get(key.removeprefix("metric/"))
+        found += [(key, reason, count) for reason, count in counts.most_common()] if counts else []
+    return found

@@ -1,0 +1,196 @@
+"""An aggregation as tables of text: the same cells for a terminal, Markdown and LaTeX."""
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from slurmkit.aggregate.aggregation import Aggregation
+from slurmkit.records import Json
+
+NOT_COMPARABLE_MARK = "†"
+NO_VALUE = "-"
+_ROUNDING = 1e-13
+"""An interval smaller than this share of the mean is the rounding of equal values, written 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table to print.
+
+    Attributes:
+        title: what it shows.
+        headers: names of the columns.
+        rows: as many texts each.
+        labels: how many columns, from the left, name the row; the others hold values.
+        notes: what has to be known to read it.
+    """
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+    labels: int
+    notes: list[str]
+
+
+def clean(text: str) -> str:
+    """Return text without line breaks and control characters: it can move no cursor and break no table."""
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp"} else c for c in text)
+
+
+def format_number(value: float) -> str:
+    """Write a number with four digits: ``0.449``, ``3805``, ``6e-06``; ``-`` for none."""
+    if math.isnan(value):
+        return NO_VALUE
+    if 1000 <= abs(value) < 1e7:
+        return f"{value:.0f}"
+    return f"{value:.4g}"
+
+
+def format_estimate(mean: float, half_width: float) -> str:
+    """Write a mean with its interval, both to the second digit of the interval: ``0.449 ± 0.012``."""
+    if math.isnan(mean) or math.isnan(half_width):
+        return format_number(mean)
+    if not math.isfinite(half_width):
+        return f"{format_number(mean)} ± {half_width}"
+    if half_width <= abs(mean) * _ROUNDING:
+        return f"{format_number(mean)} ± 0"
+    decimals = max(0, 1 - math.floor(math.log10(half_width)))
+    if decimals > 7 or abs(mean) >= 1e7:
+        return f"{mean:.4g} ± {half_width:.2g}"
+    return f"{mean:.{decimals}f} ± {half_width:.{decimals}f}"
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return each key's shortest ending, at slashes, that no other of the keys has."""
+    endings = {key: ["/".join(key.split("/")[-length:]) for length in range(1, key.count("/") + 2)] for key in keys}
+    shared = Counter(ending for own in endings.values() for ending in own)
+    return {key: next(ending for ending in own if shared[ending] == 1) for key, own in endings.items()}
+
+
+def summary_table(aggregation: Aggregation) -> TextTable:
+    """Return cells by metrics: ``0.449 ± 0.012 (n=3)``, ``0.449 (n=1)``; over left-out axes ``0.449 (5 cells)``."""
+    metrics = aggregation.metrics
+    headers = [*map(clean, aggregation.by), "done", *_metric_headers(aggregation)]
+    texts = _summary_texts(aggregation)
+    done = [f"{c}/{p}" for c, p in zip(aggregation.cells["completed"], aggregation.cells["planned"], strict=True)]
+    width = len(metrics)
+    rows = [
+        [*labels, done[row], *texts[row * width : (row + 1) * width]]
+        for row, labels in enumerate(_labels(aggregation, aggregation.cells, aggregation.by))
+    ]
+    notes: list[str] = []
+    if any(metric in aggregation.not_comparable for metric in metrics):
+        notes.append(f"{NOT_COMPARABLE_MARK} not comparable across settings: what it sums up changes with them.")
+    if not aggregation.left_out and aggregation.seed_axis is not None:
+        notes.append(f"Mean ± half-width of its 95 % t-interval over n values of {aggregation.seed_axis}.")
+    if aggregation.left_out:
+        over = ", ".join(aggregation.left_out)
+        notes.append(f"Mean over cells ({over}), each counted once; no interval, since cells are no repetitions.")
+    if aggregation.uneven:
+        notes.append("Rows are over different cells: compare the means over the common cells, which come first.")
+    return TextTable("Metrics", headers, rows, len(aggregation.by) + 1, notes)
+
+
+def _metric_headers(aggregation: Aggregation) -> list[str]:
+    short = short_names(aggregation.metrics)
+    marked = aggregation.not_comparable
+    return [clean(short[key]) + (f" {NOT_COMPARABLE_MARK}" if key in marked else "") for key in aggregation.metrics]
+
+
+def _labels(aggregation: Aggregation, table: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
+    """Return the texts of the axis values of each row."""
+    texts: list[list[str]] = []
+    for axis in columns:
+        values: list[Json] = table[axis].tolist()
+        known = {value: clean(aggregation.label(axis, value)) for value in dict.fromkeys(values)}
+        texts.append([known[value] for value in values])
+    return [list(row) for row in zip(*texts, strict=True)] if texts else [[] for _ in range(len(table))]
+
+
+def _summary_texts(aggregation: Aggregation) -> list[str]:
+    """Return the texts of all means, those of a row beside each other."""
+    columns = ("mean", "half_width", "n", "cells", "uneven", "common_mean", "common_cells")
+    values = zip(*(aggregation.summary[column].tolist() for column in columns), strict=True)
+    if not aggregation.left_out:
+        return [f"{format_estimate(mean, half)} (n={n})" if n else NO_VALUE for mean, half, n, *_ in values]
+    return [_mean_over_cells(mean, *rest) if n else NO_VALUE for mean, _, n, *rest in values]
+
+
+def _mean_over_cells(mean: float, cells: int, uneven: bool, common_mean: float, common_cells: int) -> str:
+    counted = f"{cells} cell" if cells == 1 else f"{cells} cells"
+    if not uneven or common_cells == cells:
+        return f"{format_number(mean)} ({counted})"
+    if common_cells == 0:
+        return f"{format_number(mean)} ({counted}, none common)"
+    return f"{format_number(common_mean)} ({common_cells} common; own {counted}: {format_number(mean)})"
+
+
+def deltas_table(aggregation: Aggregation) -> TextTable:
+    """Return settings by metrics: ``-0.008 ± 0.021 (n=4)``, and the naive difference where it is over other runs."""
+    metrics, deltas = aggregation.metrics, aggregation.deltas
+    axes = list(aggregation.baseline)
+    columns = ("metric", "difference", "half_width", "n", "naive_difference")
+    values = zip(*(deltas[column].tolist() for column in columns), strict=True)
+    texts = [
+        "not comparable" if metric in aggregation.not_comparable else _difference(*rest) for metric, *rest in values
+    ]
+    labels = _labels(aggregation, deltas, axes)[:: max(len(metrics), 1)]
+    width = len(metrics)
+    rows = [[*own, *texts[row * width : (row + 1) * width]] for row, own in enumerate(labels)]
+    notes = ["Mean difference over the n pairs of runs that both have ± half-width of its 95 % t-interval."]
+    if deltas["naive_difference"].notna().any():
+        notes.append("naive: difference of the means over whatever each has. Different sets of runs: do not trust it.")
+    title = f"Matched differences from {baseline_text(aggregation)}"
+    return TextTable(title, [*map(clean, axes), *_metric_headers(aggregation)], rows, len(axes), notes)
+
+
+def baseline_text(aggregation: Aggregation) -> str:
+    """Write the baseline as ``pv=0.0,rmkl=0.0``."""
+    return clean(",".join(f"{axis}={aggregation.label(axis, v)}" for axis, v in aggregation.baseline.items()))
+
+
+def _difference(difference: float, half_width: float, n: int, naive: float) -> str:
+    apart = "" if math.isnan(naive) else f"naive {_signed(format_number(naive))}"
+    if n == 0:
+        return f"no pairs; {apart}" if apart else NO_VALUE
+    return f"{_signed(format_estimate(difference, half_width))} (n={n}{'; ' if apart else ''}{apart})"
+
+
+def _signed(number: str) -> str:
+    return number if number.startswith("-") else f"+{number}"
+
+
+def missing_table(aggregation: Aggregation) -> TextTable:
+    """Return the runs without metrics, cell by cell: state, reason, cell, how many."""
+    missing = aggregation.missing
+    labels = _labels(aggregation, missing, aggregation.by)
+    reasons = [NO_VALUE if reason is None or reason != reason else str(reason) for reason in missing["reason"].tolist()]
+    rows = [
+        [state, reason, *own, str(runs)]
+        for state, reason, own, runs in zip(missing["state"], reasons, labels, missing["runs"].tolist(), strict=True)
+    ]
+    rows.sort(key=lambda row: row[:2])  # stable: cells stay in the definition's order
+    headers = ["state", "reason", *map(clean, aggregation.by), "runs"]
+    return TextTable("Missing", headers, rows, len(headers) - 1, [])
+
+
+def warnings(aggregation: Aggregation) -> list[str]:
+    """Return what a reader of the numbers has to know, one line each."""
+    lines: list[str] = []
+    if aggregation.commits:
+        counts = ", ".join(f"{commit[:10]} ({count})" for commit, count in aggregation.commits.items())
+        lines.append(f"mixed commits: the runs come from {len(aggregation.commits)} commits: {counts}")
+    if aggregation.uneven:
+        over = ", ".join(aggregation.left_out)
+        lines.append(f"rows are means over different sets of {over}; only the means over common cells compare")
+    lines += [f"{key}: null in {count} runs: {reason}" for key, reason, count in aggregation.nulls]
+    return [clean(line) for line in lines]
+
+
+def problem_lines(aggregation: Aggregation) -> list[str]:
+    """Return one line for each metrics file, or value, that was left out."""
+    return [clean(f"{problem.path}: {problem.what} [{problem.run}]") for problem in aggregation.problems]

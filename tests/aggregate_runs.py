@@ -1,0 +1,95 @@
+"""Runs with metrics files for the tests of aggregation: the sweep of 24 runs of which 19 completed."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from slurmkit.records import RunStatus
+from slurmkit.states import Reason, State
+
+AXES = {
+    "task": ("addition", "base_conversion", "equations", "grid", "lists", "sorting"),
+    "pv": (0.0, 0.1),
+    "rmkl": (0.0, 0.1),
+    "seed": (314159,),
+}
+LEVEL = {"addition": 0.48, "base_conversion": 0.90, "equations": 0.50, "grid": 0.30, "lists": 0.52, "sorting": 0.20}
+"""What the probe reads in the baseline, by task: two of the tasks lie far from the others."""
+EFFECT = {(0.0, 0.0): 0.0, (0.0, 0.1): 0.01, (0.1, 0.0): -0.02, (0.1, 0.1): 0.03}
+"""What a setting adds to it, in every task."""
+UNFINISHED: dict[tuple[str, float, float], tuple[State, Reason | None]] = {
+    ("sorting", 0.0, 0.0): (State.FAILED, Reason.OOM_HOST),
+    ("sorting", 0.1, 0.0): (State.FAILED, Reason.OOM_HOST),
+    ("sorting", 0.1, 0.1): (State.FAILED, Reason.OOM_HOST),
+    ("base_conversion", 0.0, 0.0): (State.RUNNING, None),
+    ("base_conversion", 0.1, 0.0): (State.RUNNING, None),
+}
+
+
+def make_run(
+    root: Path,
+    name: str,
+    axes: dict[str, Any],
+    metrics: dict[str, Any] | bytes | None,
+    *,
+    state: State = State.COMPLETED,
+    reason: Reason | None = None,
+    commit: str = "a" * 40,
+    observed: bool = True,
+) -> RunStatus:
+    """Write a run's metrics file, as an object or as raw bytes, and return its status.
+
+    Args:
+        root: folder of the runs.
+        name: of the run; its id is made from it.
+        axes: its axis values.
+        metrics: what the file holds; None: no file.
+        state, reason, commit: where the run stands.
+        observed: whether the file's SHA-256 was noted at completion.
+    """
+    run_dir = root / name
+    run_dir.mkdir(parents=True)
+    content = metrics if isinstance(metrics, bytes) or metrics is None else orjson.dumps(metrics)
+    if content is not None:
+        (run_dir / "metrics.json").write_bytes(content)
+    return RunStatus(
+        id=hashlib.sha256(name.encode()).hexdigest()[:12],
+        name=name,
+        axes=axes,
+        state=state,
+        reason=reason,
+        evidence="",
+        attempt=1,
+        job_id="1",
+        commit=commit,
+        config_sha256="c" * 64,
+        run_dir=run_dir,
+        metrics_sha256=hashlib.sha256(content).hexdigest() if content is not None and observed else None,
+    )
+
+
+def sweep(root: Path) -> list[RunStatus]:
+    """Make 6 tasks x 2 pv x 2 rmkl x 1 seed: 19 completed, 3 failed of memory, 2 running."""
+    runs: list[RunStatus] = []
+    for task, pv, rmkl in _product():
+        state, reason = UNFINISHED.get((task, pv, rmkl), (State.COMPLETED, None))
+        probe = LEVEL[task] + EFFECT[pv, rmkl]
+        metrics = {
+            "router_test_final/router_probe_accuracy": probe,
+            "loss/val/total": 1.0 + pv,
+            "status": "ok",
+            "provenance/host": "n1",
+        }
+        axes = {"task": task, "pv": pv, "rmkl": rmkl, "seed": 314159}
+        name = f"task-{task}_pv{pv}_rmkl{rmkl}_s314159"
+        runs.append(
+            make_run(root, name, axes, metrics if state is State.COMPLETED else None, state=state, reason=reason)
+        )
+    return runs
+
+
+def _product() -> Iterable[tuple[str, float, float]]:
+    return ((task, pv, rmkl) for task in AXES["task"] for pv in AXES["pv"] for rmkl in AXES["rmkl"])
