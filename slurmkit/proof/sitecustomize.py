@@ -1,5 +1,3 @@
-# os.path is loaded in every Python, pathlib and contextlib are not; and old ones run this too:
-# ruff: noqa: PTH, SIM105, UP031, UP037
 """Run by Python at start-up (see ``site``): at exit, write which modules were imported from which files.
 
 It runs inside other people's programs, so it imports next to nothing and never stands in the program's way: what
