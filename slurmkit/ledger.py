@@ -7,6 +7,7 @@ Events (each with ``at``):
     submitted   token, jobs [job id, in the order of the intent's attempts]
     abandoned   token, why                 the submission never reached the scheduler
     observed    runs {run id: Observation}  an attempt ended
+    held        runs [run id]              asked for, but a run that they need is not under way: submit them with it
     cancelled   runs [run id]              runs without a job that shall not be submitted
     extended    commit, added, retired
 """
@@ -71,11 +72,13 @@ class Ledger:
         attempts: run id to its latest attempt.
         previous: run id to the attempt before the latest, for submissions that are taken back.
         open_intents: token to run ids, for submissions of which the journal does not know whether they arrived.
+        held: runs that were asked for and wait until what they need is submitted (again).
     """
 
     attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     previous: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     open_intents: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    held: set[str] = field(default_factory=set[str])
 
     @property
     def under_way(self) -> dict[str, Attempt]:
@@ -102,6 +105,7 @@ def _intent(ledger: Ledger, event: dict[str, Json]) -> None:
             ledger.previous[run] = before
         ledger.attempts[run] = Attempt(number, token, backend, changes=changes.get(run))
     ledger.open_intents[token] = list(event["attempts"])
+    ledger.held.difference_update(event["attempts"])
 
 
 def _submitted(ledger: Ledger, event: dict[str, Json]) -> None:
@@ -123,9 +127,16 @@ def _observed(ledger: Ledger, event: dict[str, Json]) -> None:
         attempt = ledger.attempts.get(run)
         if attempt is not None and attempt.number == values[0]:
             attempt.end = Observation._make(values)
+            if attempt.state is State.PLANNED:  # it never started, because a run that it needs did not complete
+                ledger.held.add(run)
+
+
+def _held(ledger: Ledger, event: dict[str, Json]) -> None:
+    ledger.held.update(event["runs"])
 
 
 def _cancelled(ledger: Ledger, event: dict[str, Json]) -> None:
+    ledger.held.difference_update(event["runs"])
     for run in event["runs"]:
         attempt = ledger.attempts.get(run)
         number = attempt.number if attempt else 0
@@ -138,5 +149,6 @@ _APPLY = {
     "submitted": _submitted,
     "abandoned": _abandoned,
     "observed": _observed,
+    "held": _held,
     "cancelled": _cancelled,
 }

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from slurmkit.records import Json, Progress, RunStatus
@@ -121,8 +121,16 @@ class Overview:
 
     def to_json(self) -> dict[str, Json]:
         """Return a record of it."""
-        record: dict[str, Json] = asdict(self)
-        record["grid"]["squares"] = [[*place, asdict(square)] for place, square in self.grid.squares.items()]
+        record: dict[str, Json] = {item.name: getattr(self, item.name) for item in fields(self)}
+        grid = self.grid
+        record["grid"] = {
+            "row_axis": grid.row_axis,
+            "column_axes": grid.column_axes,
+            "rows": grid.rows,
+            "columns": grid.columns,
+            "squares": [[*place, s.total, dict(s.states), s.reasons] for place, s in grid.squares.items()],
+        }
+        record["failures"] = [asdict(group) for group in self.failures]
         return record
 
     @classmethod
@@ -138,8 +146,8 @@ class Overview:
 
 def _grid_from_json(record: dict[str, Json]) -> Grid:
     squares = {
-        (row, column): Square(square["total"], Counter(square["states"]), square["reasons"])
-        for row, column, square in record["squares"]
+        (row, column): Square(total, Counter(states), reasons)
+        for row, column, total, states, reasons in record["squares"]
     }
     return Grid(
         record["row_axis"],

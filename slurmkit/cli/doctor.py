@@ -1,6 +1,7 @@
 """`slurmkit doctor`: what works here, and what to do about what does not."""
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import click
 
 from slurmkit import __version__, files, pin
+from slurmkit.cli.common import plural
 from slurmkit.errors import SlurmkitError
 from slurmkit.project import RUNS_VARIABLE, Project
+from slurmkit.resources import format_memory
 
 Finding = tuple[str, str, str]
 """(``ok``, ``warning`` or ``problem``; what was looked at; what was found)."""
@@ -73,9 +76,20 @@ def _runs(project: Project) -> Iterator[Finding]:
 
 
 def _queue(project: Project) -> Iterator[Finding]:
-    from slurmkit.schedulers.local.scheduler import LocalScheduler
+    from slurmkit.schedulers.local.machine import this_machine
 
-    yield "ok", "local queue", LocalScheduler(project.store.queue).describe()
+    try:
+        machine = this_machine(gpus=True)
+    except SlurmkitError as error:
+        yield "problem", "local queue", str(error)
+        return
+    gives = f"{plural(machine.cpus, 'CPU')}, {format_memory(machine.mem_mb)}, {plural(len(machine.gpu_ids), 'GPU')}"
+    lock = project.store.queue / "supervisor.lock"
+    descriptor = files.try_lock(lock) if lock.exists() else None
+    alive = lock.exists() and descriptor is None
+    if descriptor is not None:
+        os.close(descriptor)
+    yield "ok", "local queue", f"{gives} for runs side by side; its supervisor {'is at work' if alive else 'rests'}"
 
 
 def _slurm(_project: Project) -> Iterator[Finding]:

@@ -46,13 +46,14 @@ def pipe_lines(summary: Overview) -> list[str]:
     """Return an overview for programs and files: one fact a line, nothing cut, no colour."""
     lines = [f"collection {summary.name} {summary.commit}", summary.headline]
     grid = summary.grid
+    axis = f"{grid.row_axis}=" if grid.row_axis else ""
     for row in grid.rows:
         for column in grid.columns:
             square = grid.squares.get((row, column))
             if square is not None:
                 counts = " ".join(f"{state}={count}" for state, count in sorted(square.states.items()))
                 reasons = f" reasons={','.join(sorted(square.reasons))}" if square.reasons else ""
-                lines.append(f"cell {' '.join(filter(None, (row, column)))}: {counts}{reasons}")
+                lines.append(f"cell {axis}{' '.join(filter(None, (row, column)))}: {counts}{reasons}")
     lines += [f"failed {g.reason} {g.count}: {g.evidence} [{', '.join(g.runs)}]" for g in summary.failures]
     lines += [f"blocked {count}: {why}" for why, count in summary.blocked.items()]
     lines += [f"unknown {count}: {why}" for why, count in summary.notes.items()]

@@ -56,11 +56,13 @@ class SubmitPlan:
     Attributes:
         items: runs to submit, in order.
         waiting: run name to why it is not submitted (blocked, or it needs a run that is not submitted).
+        held: ids of these runs.
         refused: run name to why it is not tried again (limit of retries).
     """
 
     items: list[Item] = field(default_factory=list[Item])
     waiting: dict[str, str] = field(default_factory=dict[str, str])
+    held: list[str] = field(default_factory=list[str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -98,6 +100,7 @@ def plan(
         blocked, after, after_runs = elsewhere.dependencies(row, together)
         if blocked:
             result.waiting[row.name] = blocked
+            result.held.append(row.id)
             together.discard(row.id)
             continue
         attempt = snapshot.ledger.attempts.get(row.id)

@@ -37,7 +37,11 @@ def submit(project: Project, records: CollectionStore, choose: Choice, *, backen
     Raises:
         SchedulerError, StoreError, UsageError: nothing was submitted, or all that the journal says.
     """
-    return _submit(project, records, choose, {State.PLANNED, State.BLOCKED}, (), backend=backend, dry_run=dry_run)
+    states = {State.PLANNED, State.BLOCKED}
+    done = _submit(project, records, choose, states, (), backend=backend, dry_run=dry_run)
+    if done.plan.items and not dry_run:
+        done.rearmed = _rearm(project, records.name, backend)
+    return done
 
 
 def resubmit(
@@ -92,26 +96,32 @@ def _submit(
     with records.lock():
         snapshot = poll(project.store, records, locked=True)
         done = planned(snapshot)
+        news = set(done.plan.held) - snapshot.ledger.held
+        if news:
+            records.append({"event": "held", "runs": sorted(news)})
         submission.hand_over(project, records, done.plan, backend_name(backend))
     return done
 
 
 def _rearm(project: Project, name: str, backend: str) -> dict[str, int]:
-    """Submit again the runs that were submitted once and never started because a run of `name` had failed."""
+    """Submit the runs that were held back because a run of `name` was not under way."""
     rearmed: dict[str, int] = {}
     for other in project.store.names():
         records = project.store.existing(other)
         needs = records.header["definition"]["needs"].values()
         if not any((need["collection"] or other) == name for need in needs):
             continue
-        done = _submit(project, records, _released, {State.PLANNED}, (), backend=backend, dry_run=False)
+        held = poll(project.store, records).ledger.held
+        if not held:
+            continue
+
+        def released(statuses: list[RunStatus], held: set[str] = held) -> list[RunStatus]:
+            return [status for status in statuses if status.id in held]
+
+        done = _submit(project, records, released, {State.PLANNED}, (), backend=backend, dry_run=False)
         if done.plan.items:
             rearmed[other] = len(done.plan.items)
     return rearmed
-
-
-def _released(statuses: list[RunStatus]) -> list[RunStatus]:
-    return [status for status in statuses if status.state is State.PLANNED and status.attempt > 0]
 
 
 def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_run: bool) -> list[RunStatus]:

@@ -1,0 +1,173 @@
+"""The installed command drives a small real sweep from the definition to the table."""
+
+import csv
+import json
+
+import pytest
+
+MIXED = """\
+name: mixed
+command: ["{python}", "train.py", "{config}", "{run_dir}"]
+config: {act: complete, megabytes: 400, score: 0.25, train: {batch_size: 8}}
+axes:
+  kind:
+    values:
+      fine: {act: complete}
+      hungry: {act: oom}
+      steep: {act: diverge}
+      buggy: {act: bug}
+resources: {cpus: 1, mem: 200M, time: 60s}
+on_failure:
+  oom: {resources.mem: x4, limit: 2}
+"""
+
+
+def test_four_endings_are_told_apart_and_more_memory_completes_the_hungry_run(workplace):
+    """One run completes, one is killed for memory, one diverges, one has a bug."""
+    path = workplace.define(MIXED)
+    workplace.slurmkit("collection", "create", str(path), "--submit")
+    workplace.wait("mixed")
+    told = workplace.status("mixed")
+    assert told["states"] == {"completed": 1, "failed": 3}
+    reasons = {run["axes"]["kind"]: run["reason"] for run in told["runs"]}
+    assert reasons == {"fine": None, "hungry": "oom_host", "steep": "diverged", "buggy": "error"}
+    evidence = {run["axes"]["kind"]: run["evidence"] for run in told["runs"]}
+    assert "200 MB" in evidence["hungry"]
+    assert "step 12" in evidence["steep"]
+    assert "KeyError: 'no such strategy'" in evidence["buggy"]
+    shown = workplace.slurmkit("status", "mixed").stdout
+    assert shown.splitlines()[1] == "1/4 complete, 3/4 failed"
+
+    plan = workplace.slurmkit("resubmit", "mixed", "--reason", "oom", "--dry-run").stdout
+    assert "attempt 2" in plan
+    assert "mem_mb 200 MB -> 800 MB" in plan
+    assert workplace.status("mixed")["states"] == {"completed": 1, "failed": 3}
+
+    workplace.slurmkit("resubmit", "mixed", "--failed")
+    workplace.wait("mixed")
+    assert workplace.status("mixed")["states"] == {"completed": 2, "failed": 2}
+    hungry = next(run for run in workplace.status("mixed")["runs"] if run["axes"]["kind"] == "hungry")
+    attempts = workplace.runs / "mixed" / hungry["name"] / "attempts"
+    assert json.loads((attempts / "1" / "outcome.json").read_text())["outcome"] == "failed"
+    assert json.loads((attempts / "2" / "changes.json").read_text())["resources"] == {"mem_mb": 800}
+
+    table = workplace.root / "table.csv"
+    workplace.slurmkit("aggregate", "mixed", "--metric", "score", "--output", str(table))
+    with table.open() as file:
+        rows = {row["kind"]: row for row in csv.DictReader(file)}
+    assert float(rows["fine"]["score"]) == 0.25
+    assert "hungry" in rows
+
+
+NEEDY = """\
+name: needy
+command: ["{python}", "train.py", "{config}", "{run_dir}"]
+config: {act: complete, base: "{needs.base.run_dir}/metrics.json", score: 0.5}
+axes:
+  task: {key: task, values: [add, sort]}
+  pv: {key: pv, values: [0.0, 0.1]}
+needs:
+  base: {collection: base, match: [task]}
+resources: {mem: 300M, time: 60s}
+"""
+
+BASE = """\
+name: base
+command: ["{python}", "train.py", "{config}", "{run_dir}"]
+config: {act: complete, score: 0.5}
+axes:
+  task:
+    values:
+      add: {task: add}
+      sort: {task: sort, act: bug}
+resources: {mem: 300M, time: 60s}
+"""
+
+
+def test_runs_wait_for_what_they_need_and_are_armed_again_when_it_is_retried(workplace):
+    base = workplace.define(BASE, "base.yaml")
+    needy = workplace.define(NEEDY, "needy.yaml")
+    workplace.slurmkit("collection", "create", str(base), "--submit")
+    workplace.slurmkit("collection", "create", str(needy), "--submit")
+    workplace.wait("base")
+    states = workplace.wait("needy")
+    assert sorted(states.values()) == ["blocked", "blocked", "completed", "completed"]
+    shown = workplace.slurmkit("status", "needy").stdout
+    assert "blocked 2: needs base/" in shown
+    assert "which is failed: error" in shown
+
+    retried = workplace.slurmkit("resubmit", "base", "--failed", "--set", "act=complete")
+    assert "changes the science" in retried.stderr
+    assert "also submitted 2 runs of needy" in retried.stderr
+    workplace.wait("base")
+    assert set(workplace.wait("needy").values()) == {"completed"}
+    config = json.loads(next(workplace.runs.glob("needy/*add*/config.json")).read_text())
+    assert config["base"].startswith(str(workplace.runs / "base"))
+    assert config["base"].endswith("/metrics.json")
+
+
+def test_cancel_ends_the_running_and_takes_out_the_waiting(workplace):
+    path = workplace.define(
+        """\
+        name: slow
+        command: ["{python}", "train.py", "{config}", "{run_dir}"]
+        config: {act: sleep, seconds: 60}
+        axes: {seed: {key: seed, values: [1, 2, 3, 4]}}
+        resources: {mem: 300M}
+        """
+    )
+    workplace.slurmkit("collection", "create", str(path), "--submit")
+    cancelled = workplace.slurmkit("cancel", "slow", "--all")
+    assert "cancelled 4 runs" in cancelled.stderr
+    assert set(workplace.wait("slow").values()) == {"cancelled"}
+    workplace.slurmkit("resubmit", "slow", "--state", "cancelled", "--set", "act=complete")
+    assert set(workplace.wait("slow").values()) == {"completed"}
+
+
+def test_run_works_in_the_foreground_with_its_output_on_the_terminal(workplace):
+    path = workplace.define(MIXED)
+    workplace.slurmkit("collection", "create", str(path))
+    failed = workplace.slurmkit("run", "mixed", "--where", "kind=buggy", exit_code=1)
+    assert "KeyError: 'no such strategy'" in failed.stderr.replace("Traceback", "")
+    workplace.slurmkit("run", "mixed", "--where", "kind=fine")
+    assert workplace.status("mixed")["states"] == {"completed": 1, "failed": 1, "planned": 2}
+
+
+def test_a_dirty_tree_is_refused_with_its_files_and_pinned_when_allowed(workplace):
+    path = workplace.define(MIXED)
+    (workplace.root / "train.py").write_text((workplace.root / "train.py").read_text().replace("1.0", "2.0"))
+    (workplace.root / "helper.txt").write_text("new")
+    refused = workplace.slurmkit("collection", "create", str(path), exit_code=2)
+    assert "train.py" in refused.stderr
+    assert "helper.txt" in refused.stderr
+    assert "--allow-dirty" in refused.stderr
+    workplace.slurmkit("collection", "create", str(path), "--allow-dirty")
+    header = json.loads((workplace.runs / "mixed/.slurmkit/collection.json").read_text())
+    checkout = workplace.runs / ".checkouts" / header["commit"]
+    assert (checkout / "helper.txt").read_text() == "new"
+    assert "2.0" in (checkout / "train.py").read_text()
+
+
+def test_the_commit_runs_and_not_the_working_tree(workplace):
+    path = workplace.define(MIXED)
+    workplace.slurmkit("collection", "create", str(path))
+    (workplace.root / "train.py").write_text("raise SystemExit('the working tree ran')")
+    workplace.slurmkit("submit", "mixed", "--where", "kind=fine")
+    states = workplace.wait("mixed")
+    assert states["kind-fine"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status", "nosuch"], "not found"),
+        (["collection", "create", "missing.yaml"], "cannot be read"),
+        (["submt"], "Did you mean submit?"),
+        (["resubmit"], "which runs?"),
+        (["cancel", "--where", "task=x"], "no collection"),
+        (["collection", "extend", "missing.yaml"], "cannot be read"),
+        (["aggregate"], "no collection"),
+    ],
+)
+def test_a_request_that_makes_no_sense_exits_2_with_what_to_do(workplace, words, message):
+    assert message in workplace.slurmkit(*words, exit_code=2).stderr
