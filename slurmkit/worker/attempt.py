@@ -194,15 +194,16 @@ class AttemptFolder:
 
     def _put_away_earlier_start(self) -> None:
         """Number what an earlier start of this attempt left. The mark that it was started goes last."""
-        started = _read(self.path / "started.json")
-        if started is None:
+        numbers = [path.name.split(".")[1] for path in self.path.glob("started.*.json")]
+        self.restart = 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+        if not (self.path / "started.json").exists():
             return
-        earlier = int(started.get("restart", 0))
-        self.restart = earlier + 1
-        for name in ("outcome", "error", "started"):
-            _move(self.path / f"{name}.json", self.path / f"{name}.{earlier}.json")
+        earlier = self.restart
+        self.restart += 1
         for name in ("error", "metrics"):  # of a start that did not live to take them
             _move(self.run_dir / f"{name}.json", self.path / f"{name}.{earlier}.json")
+        for name in ("outcome", "error", "started"):
+            _move(self.path / f"{name}.json", self.path / f"{name}.{earlier}.json")
 
     def _put_away_earlier_attempt(self) -> None:
         """Move what an earlier attempt left to its folder, so that it can never be read as this one's."""
