@@ -67,8 +67,8 @@ def run(start: Start) -> NoReturn:
     """Be the process of a job: claim its start, run it, note its exit code, end."""
     os.closerange(3, 65536)  # above all the supervisor's lock, which would outlive it here
     _fresh_signals()
-    os.setsid()
     ctypes.memmove(start.mark_address, start.job.id.ljust(len(MARK_PLACEHOLDER)).encode(), len(MARK_PLACEHOLDER))
+    os.setsid()
     me = read_process(os.getpid())
     assert me is not None, "a process sees itself"
     claims = Claims(start.queue / "claims")
@@ -146,11 +146,12 @@ def _go_on(start: Start) -> int:
         if isinstance(end.code, str):
             sys.stderr.write(f"{end.code}\n")
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # the border of the process: what no code has caught, the interpreter prints
+        sys.excepthook(type(error), error, error.__traceback__)
         code = 1
-    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
-    atexit._run_exitfuncs()
+    # As multiprocessing ends its forks: wait for threads, run what was registered. There is no public way.
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar, NoReturn
 
 from submitit.core import core, job_environment
@@ -112,10 +113,15 @@ class LocalQueueJob(core.Job[core.R]):
         """What knows the job's state."""
         return _watcher_of(self._queue)
 
+    def done(self, force_check: bool = False) -> bool:
+        """Whether the job has ended with all its processes, so that its state is final, too."""
+        known = self.watcher.get_state(self.job_id) != "UNKNOWN"
+        return self.watcher.is_done(self.job_id) if known else super().done(force_check)
+
     def wait(self) -> None:
         """Wait for the job's end, closely at first."""
         pause_s = 0.005
-        while not self.done(force_check=True):
+        while not self.done():
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.2, 0.5)
 
@@ -149,11 +155,13 @@ class LocalQueueJobEnvironment(job_environment.JobEnvironment):
     def _handle_signals(self, paths: JobPaths, submission: DelayedSubmission) -> None:
         """Let submitit's handlers stand, then let in the signals that were held back until now.
 
-        A function with handlers of its own lets them in itself, by the same call, once these stand.
+        A function with handlers of its own lets them in itself, by the same call, once these stand. For others SIGTERM,
+        which comes when the job is cancelled or its time is over, ends the process in order.
         """
         if getattr(submission.function, "installs_signal_handlers", False):
             return
         super()._handle_signals(paths, submission)
+        signal.signal(signal.SIGTERM, _exit_in_order)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED)
 
 
@@ -314,6 +322,11 @@ def _refuse_impossible(asks: Sequence[Ask]) -> None:
     for index, ask in enumerate(asks):
         if (why := machine.refusal(ask.cpus, ask.gpus, ask.mem_mb)) is not None:
             raise SchedulerError(f"job {index + 1} of {len(asks)} {why}")
+
+
+def _exit_in_order(number: int, _frame: FrameType | None) -> NoReturn:
+    """Unwind, as for an error, and exit as a shell says that a signal did it."""
+    sys.exit(128 + number)
 
 
 def _umask() -> int:

@@ -204,8 +204,8 @@ class Archive:
             record = self._line_with("batch", batch_id)
             jobs: dict[str, Record] = {} if record is None else record["jobs"]
             for job_id in job_ids & set(jobs):
-                report = jobs[job_id]
-                found[job_id] = JobReport(**{**report, "state": JobState(report["state"])})
+                report: Record = {**jobs[job_id], "state": JobState(jobs[job_id]["state"])}
+                found[job_id] = JobReport(**report)
         return found
 
     def batch_of(self, token: str) -> list[str] | None:

@@ -66,7 +66,7 @@ def is_alive(pid: int, ticks: int) -> bool:
 
 
 def family(processes: dict[int, Process], roots: Iterable[int]) -> set[int]:
-    """Return the roots, their descendants, and all that live in a session which one of them leads."""
+    """Return the roots, their descendants, and all in a session that one of them leads; the living alone."""
     children: dict[int, list[int]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process.pid)
@@ -79,11 +79,11 @@ def family(processes: dict[int, Process], roots: Iterable[int]) -> set[int]:
         if pid not in found:
             found.add(pid)
             open_pids.extend(children.get(pid, ()))
-    return found
+    return {pid for pid in found if not processes[pid].zombie}
 
 
 def marked(processes: dict[int, Process], job_ids: Collection[str]) -> dict[str, set[int]]:
-    """Return, for each job, the processes that carry its mark and all their descendants."""
+    """Return, for each job, the living processes that carry its mark or descend from one that does."""
     found: dict[str, set[int]] = {job_id: set() for job_id in job_ids}
     for process in processes.values():
         if not process.zombie and (job_id := _mark_of(process.pid)) in found:

@@ -1,6 +1,5 @@
 """Running jobs: their processes, their memory, their time, and how they are ended."""
 
-import os
 import signal
 import time
 from collections.abc import Collection
@@ -17,10 +16,10 @@ SAMPLE_S = 0.2
 """Time between two looks at the memory of running jobs."""
 SAMPLE_SHARE = 0.05
 """Largest part of one CPU that these looks may take; on a machine with very many processes they come less often."""
-CANCEL_GRACE_S = 5.0
-"""From SIGTERM to SIGKILL, for a job that somebody cancelled."""
-TIMEOUT_GRACE_S = 10.0
-"""From SIGTERM to SIGKILL, for a job whose time is over: enough to write a checkpoint that is nearly done."""
+GRACE_S = 30.0
+"""From SIGTERM to SIGKILL: Slurm's KillWait by default. Enough to write a checkpoint that is nearly done."""
+SHORT_GRACE_S = 5.0
+"""The least of it, for jobs whose time limit is shorter than `GRACE_S`: theirs is as long as their limit."""
 MEMORY_GRACE_S = 5.0
 """What a worker has to write down its outcome after its children were killed for their memory."""
 WARN_SHARE = 0.25
@@ -63,7 +62,7 @@ class Running:
         roots = [pid for pid, ticks in self.members.items() if pid in seen and seen[pid].ticks == ticks]
         if self.worker.pid in seen and seen[self.worker.pid].ticks == self.worker.ticks:
             roots.append(self.worker.pid)
-        pids = {pid for pid in processes.family(seen, roots) if not seen[pid].zombie}
+        pids = processes.family(seen, roots)
         self.members = {pid: seen[pid].ticks for pid in pids}
         return pids
 
@@ -117,8 +116,7 @@ def begin_end(one: Running) -> None:
         one.kill_at = time.monotonic() + MEMORY_GRACE_S
         _free_memory(one)
         return
-    grace_s = CANCEL_GRACE_S if one.job.cancelled else TIMEOUT_GRACE_S
-    one.kill_at = time.monotonic() + grace_s
+    one.kill_at = time.monotonic() + min(GRACE_S, max(SHORT_GRACE_S, one.job.time_s or GRACE_S))
     processes.send(one.worker, signal.SIGTERM)
 
 
@@ -140,7 +138,7 @@ def kill_trees(running: Collection[Running]) -> set[str]:
     marked = processes.marked(seen, {one.job.id for one in running})
     left: set[str] = set()
     for one in running:
-        pids = {pid for pid in one.tree(seen) | marked[one.job.id] if not seen[pid].zombie and pid != os.getpid()}
+        pids = one.tree(seen) | marked[one.job.id]
         if pids:
             left.add(one.job.id)
             _kill([seen[pid] for pid in pids])

@@ -1,0 +1,192 @@
+"""What the tests of the local queue share: a queue of their own, and functions for its jobs to run."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from slurmkit.schedulers.local import launch, processes
+from slurmkit.schedulers.local.executor import LocalQueueExecutor
+from slurmkit.schedulers.local.journal import Journal
+from slurmkit.schedulers.local.state import Job
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a job cannot import the tests
+
+
+class Queue:
+    """A queue in a folder of its own, and all that a test asks of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "queue"
+        self.folder = folder / "jobs"
+        self.folder.mkdir()
+        self.executor = LocalQueueExecutor(self.folder, queue=self.path)
+
+    def supervisor(self) -> int:
+        """Return the process id that the latest supervisor wrote down; 0 before the first."""
+        try:
+            return json.loads((self.path / "supervisor.json").read_bytes())["pid"]
+        except FileNotFoundError:
+            return 0
+
+    def jobs(self) -> dict[str, Job]:
+        journal = Journal(self.path)
+        journal.refresh()
+        return journal.state.jobs
+
+    def job(self, job_id: str) -> Job:
+        return self.jobs()[job_id]
+
+    def wait(self, done: Callable[[], Any], timeout_s: float = 20) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            assert time.monotonic() < deadline, f"still waiting; {(self.path / 'supervisor.log').read_text()}"
+            time.sleep(0.01)
+
+    def wait_ended(self, timeout_s: float = 20) -> dict[str, Job]:
+        self.wait(lambda: all(job.state.ended for job in self.jobs().values()), timeout_s)
+        return self.jobs()
+
+    def supervisors(self) -> list[int]:
+        """Return the supervisors of this queue that are alive, those that only begin to be included."""
+        found: list[int] = []
+        for process in processes.all_processes().values():
+            path = Path("/proc") / str(process.pid)
+            if not process.zombie and str(self.path).encode() in _read(path / "cmdline"):
+                leads = process.session == process.pid  # a job's process, between fork and claim, does not
+                if leads and f"{processes.MARK}={launch.MARK_PLACEHOLDER}".encode() in _read(path / "environ"):
+                    found.append(process.pid)
+        return found
+
+    def processes(self) -> set[int]:
+        """Return all living processes of any job of this queue."""
+        seen = processes.all_processes()
+        return {pid for pids in processes.marked(seen, set(self.jobs())).values() for pid in pids}
+
+    def kill_supervisor(self, number: signal.Signals = signal.SIGKILL) -> None:
+        killed = set(self.supervisors())
+        for pid in killed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        self.wait(lambda: not killed & set(self.supervisors()))
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        self.kill_supervisor()
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def note(path: str, text: str = "", sleep_s: float = 0.0) -> None:
+    """Append one line to a file, in one write."""
+    time.sleep(sleep_s)
+    with Path(path).open("a") as file:
+        file.write(text + "\n")
+
+
+def span(path: str, sleep_s: float) -> None:
+    """Append the times of begin and end."""
+    began = time.time()
+    time.sleep(sleep_s)
+    note(path, f"{began} {time.time()}")
+
+
+def family(path: str) -> None:
+    """Start a grandchild in a session of its own, and one that is forked, and wait."""
+    code = "import subprocess, time; subprocess.Popen(['sleep', '300'], start_new_session=True); time.sleep(300)"
+    subprocess.Popen([sys.executable, "-c", code])
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(300)
+        os._exit(0)
+    time.sleep(0.3)
+    note(path, "up")
+    time.sleep(300)
+
+
+def fill(size_mb: int) -> int:
+    """Use memory, in a child."""
+    code = f"import time; x = bytearray(b'x' * ({size_mb} << 20)); time.sleep(60)"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+def fill_myself(size_mb: int) -> int:
+    """Use memory in the job's own process."""
+    held = bytearray(b"x" * (size_mb << 20))
+    time.sleep(60)
+    return len(held)
+
+
+def listen(path: str) -> None:
+    """Write down the signals that come, and go on."""
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, lambda number, _: note(path, f"{signal.Signals(number).name} {time.time()}"))
+    note(path, f"began {time.time()}")
+    while True:
+        time.sleep(1)
+
+
+def again(path: str, times: int) -> str:
+    """Ask to be queued again some times, then complete."""
+    restart = os.environ["SLURMKIT_RESTART"]
+    note(path, restart)
+    if int(restart) < times:
+        sys.exit(75)
+    return restart
+
+
+def environment() -> dict[str, Any]:
+    """Return what a job sees around it."""
+    libc = ctypes.CDLL(None)
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return {
+        "variables": dict(os.environ),
+        "cwd": str(Path.cwd()),
+        "umask": os.umask(0o22),
+        "session": os.getsid(0) == os.getpid(),
+        "stdin": os.read(0, 1),
+        "held_back": sorted(held_back),
+        "handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)],
+        "descriptors": sorted(int(path.name) for path in Path("/proc/self/fd").iterdir()),
+        "path": sys.path[0],
+        "pid": os.getpid(),
+        "parent": libc.getppid(),
+    }
+
+
+class Counter:
+    """Counts up, and keeps its count when it is queued again: submitit's checkpoints."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.count = 0
+
+    def __call__(self) -> int:
+        note(self.path, f"from {self.count}")
+        if self.count == 0:
+            self.count = 7
+            time.sleep(60)
+        return self.count
+
+    def checkpoint(self) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
