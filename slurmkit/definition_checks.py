@@ -73,6 +73,9 @@ def _axes(definition: "Definition") -> Problems:
         elif axis.key is None:
             for label, sets in axis.values.items():
                 yield from _set_block(definition, sets, [*path, "values", label])
+        if isinstance(axis.values, dict):
+            for label in filter(_bad_label, axis.values):
+                yield at([*path, "values", label], _bad_label(label))
 
 
 def _labels(definition: "Definition", values: Sequence[Json], path: list[str | int]) -> Problems:
@@ -82,8 +85,16 @@ def _labels(definition: "Definition", values: Sequence[Json], path: list[str | i
         if isinstance(value, list | dict):
             what = f"{shown(value)} cannot be a label. Give it one: {{values: {{label: {{dotted.key: ...}}}}}}."
             yield at([*path, index], what)
+        elif isinstance(value, str) and (problem := _bad_label(value)):
+            yield at([*path, index], problem)
         elif (first := seen.setdefault(label_key(value), index)) != index:
             yield at([*path, index], f"{shown(value)} is the same label as value {first + 1}. Delete one.")
+
+
+def _bad_label(text: str) -> str:
+    if text.isprintable() and 0 < len(text) <= 200:
+        return ""
+    return f"{shown(text)} cannot be a label. Use one line of at most 200 characters."
 
 
 def _set_block(definition: "Definition", sets: Json, path: list[str | int]) -> Problems:
@@ -132,9 +143,13 @@ def _zip(definition: "Definition") -> Problems:
 
 
 def _settings(definition: "Definition") -> Problems:
+    at = definition.source.problem
     for block, settings in definition.settings.items():
+        for path in (["settings", block], *(["settings", block, setting] for setting in settings)):
+            if problem := _bad_label(path[-1]):
+                yield at(path, problem)
         if not settings:
-            yield definition.source.problem(["settings", block], "the block has no settings. Fill it in, or delete it.")
+            yield at(["settings", block], "the block has no settings. Fill it in, or delete it.")
         for setting, sets in settings.items():
             yield from _set_block(definition, sets, ["settings", block, setting])
 

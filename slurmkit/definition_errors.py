@@ -18,6 +18,8 @@ _EXPECTED = {
     "model_type": ("a mapping", "Write `key: value` lines below it"),
     "bool_type": ("true or false", "Write it without quotes"),
 }
+_OF_A_KEY = frozenset({"missing", "extra_forbidden"})
+"""Findings about a key, not about its value."""
 
 
 def problems_of(error: ValidationError, source: Source, model: type[BaseModel]) -> Iterator[Problem]:
@@ -29,14 +31,19 @@ def problems_of(error: ValidationError, source: Source, model: type[BaseModel]) 
         model: what was validated.
     """
     for one in error.errors(include_url=False):
-        path, found = _path_in_file(one["loc"], source.root)
-        of_key = one["loc"][-1:] == ("[key]",) or one["type"] in {"missing", "extra_forbidden"}
+        path, found = _path_in_file(one["loc"], source.root, lacking=one["type"] in _OF_A_KEY)
+        of_key = one["loc"][-1:] == ("[key]",) or one["type"] in _OF_A_KEY
         at = "key" if of_key else "value"
         yield source.problem(path, _say(one, path, found, model), at=at)
 
 
-def _path_in_file(loc: Sequence[str | int], root: Node) -> tuple[list[str | int], bool]:
+def _path_in_file(loc: Sequence[str | int], root: Node, *, lacking: bool) -> tuple[list[str | int], bool]:
     """Follow pydantic's location through the file, leaving out steps that only the models know.
+
+    Args:
+        loc: pydantic's location.
+        root: the places in the file.
+        lacking: whether the last step may be a key that the file should have.
 
     Returns:
         the path, and whether its last step stands in the file.
@@ -49,7 +56,7 @@ def _path_in_file(loc: Sequence[str | int], root: Node) -> tuple[list[str | int]
             node = inside[str(part)]
         elif isinstance(inside, list) and isinstance(part, int) and part < len(inside):
             node = inside[part]
-        elif index == len(loc) - 1 and part != "[key]":
+        elif index == len(loc) - 1 and lacking:
             return [*path, part], False
         else:
             continue

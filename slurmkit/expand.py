@@ -13,7 +13,7 @@ import orjson
 
 from slurmkit import grid
 from slurmkit.errors import DefinitionError, UsageError
-from slurmkit.names import Label, check_run_name, label_text
+from slurmkit.names import Label, check_run_name, label_key, label_text
 from slurmkit.records import Json, is_mapping
 from slurmkit.resources import Resources
 from slurmkit.template import placeholders
@@ -155,13 +155,14 @@ def _drawn(
 ) -> list[_Cell]:
     """Draw cells without repetition (a Fisher-Yates shuffle of which only the touched places are stored).
 
-    Cells are numbered with the dimensions in alphabetical order, so the order of keys in the file draws no others;
+    Cells are numbered with dimensions and labels in alphabetical order, so the order of keys in the file draws no others;
     drawing more with the same seed keeps those that were drawn.
     """
     assert definition.sample is not None
     count = definition.sample.count
     if count > MAX_RUNS:
         raise _error(definition, ["sample", "count"], f"at most {MAX_RUNS:,} runs make a collection. Draw fewer.")
+    sorted_points = [sorted(range(len(points)), key=lambda index: _sort_key(points[index])) for points in dimensions]
     by_name = sorted(range(len(dimensions)), key=lambda index: min(dimensions[index][0].labels))
     # random() is the one draw whose values Python promises to keep between versions.
     uniform = random.Random(definition.sample.seed).random
@@ -175,13 +176,18 @@ def _drawn(
         moved[other] = moved.get(draw, draw)
         position = [0] * len(dimensions)
         for index in by_name:
-            number, position[index] = divmod(number, len(dimensions[index]))
+            number, rank = divmod(number, len(dimensions[index]))
+            position[index] = sorted_points[index][rank]
         if kept(_cell_at(dimensions, position)):
             drawn.append(tuple(position))
     if len(drawn) < count:
         what = f"{count:,} cells were asked for, and exclude left {len(drawn):,}. Draw fewer, or exclude less."
         raise _error(definition, ["sample", "count"], what)
     return [_cell_at(dimensions, position) for position in sorted(drawn)]
+
+
+def _sort_key(point: grid.Point) -> list[tuple[str, str]]:
+    return sorted((axis, label_key(label)) for axis, label in point.labels.items())
 
 
 def _cell_at(dimensions: list[list[grid.Point]], position: Iterable[int]) -> _Cell:

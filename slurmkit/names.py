@@ -90,10 +90,10 @@ def label_in_name(label: Label) -> str:
 
 def did_you_mean(word: str, known: Iterable[str], *, what: str = "Known") -> str:
     """Advise on an unknown word: the nearest known one, or all of them."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     close = difflib.get_close_matches(word[:100], known, n=1)
     if close:
         return f"Did you mean {close[0]}?"
     if not known:
         return f"{what}: none."
-    return f"{what}: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}."
+    return f"{what}: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}."
