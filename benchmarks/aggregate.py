@@ -55,7 +55,7 @@ def make_runs(folder: Path, count: int) -> tuple[list[RunStatus], dict[str, tupl
                 job_id=str(number),
                 commit="0" * 40,
                 config_sha256="0" * 64,
-                run_dir=run_dir,
+                folder=str(run_dir),
                 metrics_sha256=hashlib.sha256(content).hexdigest(),
             ),
         )
@@ -65,7 +65,7 @@ def make_runs(folder: Path, count: int) -> tuple[list[RunStatus], dict[str, tupl
 def read_bytes(statuses: list[RunStatus]) -> None:
     """The floor: every file opened and read, the bytes dropped."""
     for status in statuses:
-        descriptor = os.open(f"{status.run_dir}/metrics.json", os.O_RDONLY)
+        descriptor = os.open(f"{status.folder}/metrics.json", os.O_RDONLY)
         os.read(descriptor, 65536)
         os.close(descriptor)
 

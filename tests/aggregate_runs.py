@@ -7,8 +7,10 @@ from typing import Any
 
 import orjson
 
-from slurmkit.records import RunStatus
+from slurmkit.ledger import Observation
+from slurmkit.records import SCHEMA, RunStatus
 from slurmkit.states import Reason, State
+from slurmkit.store import CollectionStore, Row
 
 AXES = {
     "task": ("addition", "base_conversion", "equations", "grid", "lists", "sorting"),
@@ -47,7 +49,9 @@ def make_run(
         name: of the run; its id is made from it.
         axes: its axis values.
         metrics: what the file holds; None: no file.
-        state, reason, commit: where the run stands.
+        state: where the run stands.
+        reason: why it failed.
+        commit: what it is pinned to.
         observed: whether the file's SHA-256 was noted at completion.
     """
     run_dir = root / name
@@ -66,7 +70,7 @@ def make_run(
         job_id="1",
         commit=commit,
         config_sha256="c" * 64,
-        run_dir=run_dir,
+        folder=str(run_dir),
         metrics_sha256=hashlib.sha256(content).hexdigest() if content is not None and observed else None,
     )
 
@@ -93,3 +97,30 @@ def sweep(root: Path) -> list[RunStatus]:
 
 def _product() -> Iterable[tuple[str, float, float]]:
     return ((task, pv, rmkl) for task in AXES["task"] for pv in AXES["pv"] for rmkl in AXES["rmkl"])
+
+
+def record(project: Path, name: str, runs: list[RunStatus], axes: dict[str, tuple[Any, ...]]) -> None:
+    """Write a collection's records as a command would: frozen runs, and a journal in which those that ended did."""
+    store = CollectionStore(project / "runs" / name, name)
+    rows = [Row(run.id, run.name, run.axes, {}, run.config_sha256, {}, {}, run.commit) for run in runs]
+    ended = [run for run in runs if run.state.terminal]
+    header = {
+        "schema": SCHEMA,
+        "name": name,
+        "commit": "a" * 40,
+        "axes": {axis: list(values) for axis, values in axes.items()},
+        "definition": {"seed_axis": "seed"},
+    }
+    moved = {run.run_dir: store.run_dir(run.name) for run in runs}
+    store.create(header, b"", rows)
+    for source, target in moved.items():
+        source.rename(target)
+    store.append(
+        {"event": "intent", "token": "t", "backend": "local", "attempts": {run.id: 1 for run in ended}},
+        {"event": "submitted", "token": "t", "jobs": ["1"] * len(ended)},
+        {"event": "observed", "runs": {run.id: list(_observation(run)) for run in ended}},
+    )
+
+
+def _observation(run: RunStatus) -> Observation:
+    return Observation(1, run.state, run.reason, run.evidence, 1.0, 1.0, run.metrics_sha256)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from slurmkit.aggregate.table import (
     Bools,
     Floats,
+    Groups,
     Ints,
     axis_column,
     axis_columns,
@@ -23,6 +25,18 @@ from slurmkit.records import Json
 
 BASELINE_WORDS = ("base", "baseline", "control", "default", "none", "off")
 """A text value that is one of these, or ends in one after an underscore, names a baseline."""
+
+FIGURES = (
+    "n",
+    "baseline_mean",
+    "setting_mean",
+    "difference",
+    "half_width",
+    "n_baseline",
+    "n_setting",
+    "naive_difference",
+)
+"""Columns of a matched comparison, beside those that say what is compared."""
 
 
 def matched_deltas(
@@ -53,49 +67,77 @@ def matched_deltas(
     Raises:
         UsageError: no run has the baseline's values, or an axis is unknown.
     """
-    of_setting = list(baseline)
-    settings = group_rows(frame, of_setting, axes)
+    columns = [*baseline, *within]
+    settings = group_rows(frame, list(baseline), axes)
     baseline_setting = _baseline_code(frame, baseline, settings.first)
-    matched_on = [name for name in axis_columns(frame) if name not in baseline]
-    counterparts = group_rows(frame, matched_on)
-    shown = group_rows(frame, [*of_setting, *within], axes)
-    wide = group_rows(frame, list(within))
-    is_baseline = settings.codes == baseline_setting
-    rows = np.flatnonzero(settings.codes[shown.first] != baseline_setting)
+    pairing = _Pairing(
+        is_baseline=settings.codes == baseline_setting,
+        counterparts=group_rows(frame, [name for name in axis_columns(frame) if name not in baseline]),
+        shown=group_rows(frame, columns, axes),
+        within=group_rows(frame, list(within)),
+    )
+    labels = frame[columns].iloc[pairing.shown.first].reset_index(drop=True)
+    rows = np.flatnonzero(settings.codes[pairing.shown.first] != baseline_setting)
     usable_rows = usable(frame)
     parts: list[pd.DataFrame] = []
     for metric in metrics:
         values: Floats = frame[metric].to_numpy(dtype=np.float64)
-        good = usable_rows & np.isfinite(values)
-        reference = good & is_baseline
-        other = good & ~is_baseline
-        per_counterpart = mean_interval(values[reference], counterparts.codes[reference], len(counterparts))[1]
-        against = per_counterpart[counterparts.codes]
-        paired = other & np.isfinite(against)
-        codes = shown.codes[paired]
-        n, difference, half_width = mean_interval(values[paired] - against[paired], codes, len(shown))
-        n_setting, naive_setting, _ = mean_interval(values[other], shown.codes[other], len(shown))
-        n_reference, naive_reference, _ = mean_interval(values[reference], wide.codes[reference], len(wide))
-        n_baseline = n_reference[wide.codes[shown.first]]
-        naive = naive_setting - naive_reference[wide.codes[shown.first]]
-        part = frame[[*of_setting, *within]].iloc[shown.first].reset_index(drop=True)
-        part = part.assign(
-            metric=metric,
-            n=n,
-            baseline_mean=mean_interval(against[paired], codes, len(shown))[1],
-            setting_mean=mean_interval(values[paired], codes, len(shown))[1],
-            difference=difference,
-            half_width=half_width,
-            n_baseline=n_baseline,
-            n_setting=n_setting,
-            naive_difference=np.where((n == n_setting) & (n == n_baseline), np.nan, naive),
-        )
-        parts.append(part.iloc[rows])
+        figures = _compare(values, usable_rows & np.isfinite(values), pairing)
+        parts.append(labels.assign(metric=metric, **figures).iloc[rows])
     if not parts:
-        return pd.DataFrame(columns=[*of_setting, *within, "metric"])
+        return pd.DataFrame(columns=[*columns, "metric", *FIGURES])
     tidy = pd.concat(parts, ignore_index=True)
     order = np.argsort(np.tile(np.arange(len(rows)), len(parts)), kind="stable")
     return tidy.iloc[order].reset_index(drop=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairing:
+    """Which run is compared with which.
+
+    Attributes:
+        is_baseline: (rows,).
+        counterparts: rows that are compared with each other: equal in all axes that the baseline does not name.
+        shown: rows that one line of the result is over.
+        within: rows that one line's baseline is over.
+    """
+
+    is_baseline: Bools
+    counterparts: Groups
+    shown: Groups
+    within: Groups
+
+
+def _compare(values: Floats, good: Bools, pairing: _Pairing) -> dict[str, Floats | Ints]:
+    """Return `FIGURES` of one metric, (lines,) each.
+
+    Args:
+        values: (rows,) the metric.
+        good: (rows,) where it can be used.
+        pairing: which run is compared with which.
+    """
+    shown, lines = pairing.shown, len(pairing.shown)
+    reference, other = good & pairing.is_baseline, good & ~pairing.is_baseline
+    codes = pairing.counterparts.codes
+    against = mean_interval(values[reference], codes[reference], len(pairing.counterparts))[1][codes]
+    paired = other & np.isfinite(against)
+    pairs = shown.codes[paired]
+    n, difference, half_width = mean_interval(values[paired] - against[paired], pairs, lines)
+    n_setting, setting_naive, _ = mean_interval(values[other], shown.codes[other], lines)
+    per_line = pairing.within.codes[shown.first]
+    n_within, within_naive, _ = mean_interval(values[reference], pairing.within.codes[reference], len(pairing.within))
+    n_baseline = n_within[per_line]
+    all_matched = (n == n_setting) & (n == n_baseline)
+    return {
+        "n": n,
+        "baseline_mean": mean_interval(against[paired], pairs, lines)[1],
+        "setting_mean": mean_interval(values[paired], pairs, lines)[1],
+        "difference": difference,
+        "half_width": half_width,
+        "n_baseline": n_baseline,
+        "n_setting": n_setting,
+        "naive_difference": np.where(all_matched, np.nan, setting_naive - within_naive[per_line]),
+    }
 
 
 def _baseline_code(frame: pd.DataFrame, baseline: Mapping[str, Json], first: Ints) -> int:

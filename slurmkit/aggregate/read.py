@@ -128,7 +128,7 @@ def read_metrics(statuses: Sequence[RunStatus]) -> Metrics:
     for position, status in enumerate(statuses):
         if status.state is not State.COMPLETED:
             continue
-        path = f"{status.run_dir}/{METRICS_FILE}"
+        path = f"{status.folder}/{METRICS_FILE}"
         try:
             values = _values_of(path, status)
         except _FlawError as error:
@@ -357,7 +357,7 @@ class _Columns:
                 if value is not None:
                     status = self._statuses[position]
                     what = f"{key}: {str(value)[:40]!r} is a {_kind(value)}, other runs have a number; left out"
-                    path = f"{status.run_dir}/{METRICS_FILE}"
+                    path = f"{status.folder}/{METRICS_FILE}"
                     mixed.append((position, Problem(status.name, path, Flaw.NOT_A_NUMBER, what)))
         return self._numbers, self._others, mixed
 

@@ -65,10 +65,10 @@ def format_estimate(mean: float, half_width: float) -> str:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return each key's shortest ending, at slashes, that no other of the keys has."""
+    """Return each key's shortest ending, at slashes, that no other key has; the key itself if there is none."""
     endings = {key: ["/".join(key.split("/")[-length:]) for length in range(1, key.count("/") + 2)] for key in keys}
     shared = Counter(ending for own in endings.values() for ending in own)
-    return {key: next(ending for ending in own if shared[ending] == 1) for key, own in endings.items()}
+    return {key: next((ending for ending in own if shared[ending] == 1), key) for key, own in endings.items()}
 
 
 def summary_table(aggregation: Aggregation) -> TextTable:
