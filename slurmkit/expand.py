@@ -155,8 +155,8 @@ def _drawn(
 ) -> list[_Cell]:
     """Draw cells without repetition (a Fisher-Yates shuffle of which only the touched places are stored).
 
-    Cells are numbered with dimensions and labels in alphabetical order, so the order of keys in the file draws no others;
-    drawing more with the same seed keeps those that were drawn.
+    Cells are numbered with dimensions and labels in alphabetical order, so the order of keys in the file draws no
+    others; drawing more with the same seed keeps those that were drawn.
     """
     assert definition.sample is not None
     count = definition.sample.count
