@@ -7,10 +7,10 @@ import secrets
 import shutil
 import socket
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from slurmkit import files
 from slurmkit.errors import StoreError, UsageError
@@ -24,9 +24,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of ``runs.jsonl``: a run as it was frozen.
+class Row(NamedTuple):
+    """One line of ``runs.jsonl``: a run as it was frozen (see `RunStatus` for why a named tuple).
 
     Attributes:
         id, name: of the run.

@@ -1,7 +1,5 @@
 """Choosing runs."""
 
-from pathlib import Path
-
 import pytest
 
 from slurmkit.collection.selection import select
@@ -13,7 +11,7 @@ from slurmkit.states import Reason, State
 def status(number: int, task: str, pv: float, state: State = State.PLANNED, reason: Reason | None = None) -> RunStatus:
     axes = {"task": task, "pv": pv}
     return RunStatus(
-        f"{number:03d}abc", f"{task}-{pv}", axes, state, reason, "", 1, "", "c" * 40, "s" * 64, Path("x"), None
+        f"{number:03d}abc", f"{task}-{pv}", axes, state, reason, "", 1, "", "c" * 40, "s" * 64, "x", None
     )
 
 

@@ -3,6 +3,7 @@
 Exit codes: 0 fine, 1 something failed, 2 usage or definition, 3 scheduler out of reach, 130 interrupted.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -80,6 +81,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line; never show a traceback for an error that a user can cause."""
+    gc.set_threshold(100_000, 20, 100)  # a command reads many records once: looking for cycles among them is a loss
     try:
         status = cli.main(standalone_mode=False)
     except SlurmkitError as error:

@@ -184,7 +184,8 @@ def _cached(opened: Collection) -> Overview | None:
 
 def _remember(opened: Collection, summary: Overview) -> None:
     """Keep the overview of a collection at rest: large ones are then shown in no time."""
-    if not summary.settled:
+    can_be_blocked = bool(opened.records.header["definition"]["needs"])
+    if not (summary.settled if can_be_blocked else summary.at_rest):
         return
     record = {"schema": OVERVIEW_SCHEMA, "fingerprint": opened.records.fingerprint(), "overview": summary.to_json()}
     try:

@@ -118,11 +118,14 @@ def freeze_rows(project: Project, name: str, frozen: dict[str, Json], expansion:
     """Turn expanded runs into lines of ``runs.jsonl``, each with the runs that it needs."""
     needs = match_needs(project.store, name, frozen["needs"], expansion.runs, list(expansion.axes))
     shared = frozen["resources"]
+    own: dict[int, dict[str, Json]] = {}  # runs share their Resources: each is written out once
     rows: list[Row] = []
     for run, needed in zip(expansion.runs, needs, strict=True):
-        asked = run.resources.to_json()
-        own = asked if asked != shared else {}
-        rows.append(Row(run.id, run.name, run.axes, run.set, run.config_sha256, own, needed))
+        key = id(run.resources)
+        if key not in own:
+            asked = run.resources.to_json()
+            own[key] = asked if asked != shared else {}
+        rows.append(Row(run.id, run.name, run.axes, run.set, run.config_sha256, own[key], needed))
     return rows
 
 

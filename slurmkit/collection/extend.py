@@ -1,7 +1,7 @@
 """Compare a collection with an edited definition, and add what is new; never lose a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -152,14 +152,14 @@ def _merge(
     for row in old_rows:
         new = coming.pop(row.id, None)
         if new is not None:  # kept, or retired before and now back with what it has already
-            rows.append(replace(new, name=row.name, commit=row.commit))
+            rows.append(new._replace(name=row.name, commit=row.commit))
         else:
             rows.append(_as_it_was(row, retired.get(row.id, row.retired), header["definition"]))
     taken = {row.name for row in rows}
     own_commit = "" if commit == header["commit"] else commit
     for row in coming.values():
         name = row.name if row.name not in taken else f"{row.name}~{row.id[:6]}"
-        rows.append(replace(row, name=name, commit=own_commit))
+        rows.append(row._replace(name=name, commit=own_commit))
     return rows
 
 
@@ -168,8 +168,7 @@ def _as_it_was(row: Row, retired: str, old: Mapping[str, Json]) -> Row:
     if row.retired:
         return row
     whole = differing_keys({}, resolve_config(old["config"], row.set))
-    return replace(
-        row,
+    return row._replace(
         retired=retired,
         set={key: value for key, (_, value) in whole.items()},
         resources=row.resources or old["resources"],

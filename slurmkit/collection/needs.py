@@ -37,6 +37,8 @@ def match_needs(
         UsageError: a needed collection does not exist, or needs this one in turn.
     """
     found: list[Needs] = [{} for _ in runs]
+    if not needs:
+        return found
     problems: list[str] = []
     for alias, need in needs.items():
         other = need["collection"] or name

@@ -52,9 +52,10 @@ class Snapshot:
     def statuses(self, rows: Iterable[Row] | None = None) -> list[RunStatus]:
         """Return every run and where it stands, in the definition's order."""
         commit: str = self.records.header["commit"]
-        return [self._status(row, commit) for row in (self.rows if rows is None else rows)]
+        folder = str(self.records.folder)
+        return [self._status(row, commit, folder) for row in (self.rows if rows is None else rows)]
 
-    def _status(self, row: Row, commit: str) -> RunStatus:
+    def _status(self, row: Row, commit: str, folder: str) -> RunStatus:
         attempt = self.ledger.attempts.get(row.id)
         state, reason, evidence = State.PLANNED, None, ""
         number, job, sha, duration_s, peak_mb = 0, "", None, None, None
@@ -80,7 +81,7 @@ class Snapshot:
             job,
             row.commit or commit,
             row.config_sha256,
-            self.records.run_dir(row.name),
+            f"{folder}/{row.name}",
             sha,
             duration_s,
             peak_mb,
