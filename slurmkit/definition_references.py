@@ -169,6 +169,9 @@ def on_failure_sound(definition: "Definition") -> Problems:
                         f"expected how often, at least 1, got {shown(operation)}. Write a whole number.",
                         at="value",
                     )
+            elif at(here, "", at="value").place in definition.source.signed:
+                what = f'{operation} without quotes is a number and no operation. Write "+1" or "-1" in quotes.'
+                yield at(here, what, at="value")
             elif kind == "resources":
                 yield from _resource_change(definition, here, key, operation)
             elif kind == "config" and key:
@@ -203,12 +206,27 @@ def _resource_change(definition: "Definition", path: list[str], field: str, oper
         yield at(path, f"unknown resource {shown(field)}. {did_you_mean(field, _RESOURCE_FIELDS, what='Resources')}")
     elif problem := _operation(operation):
         yield at(path, problem, at="value")
-    elif _is_step(operation):
+    elif not _is_step(operation):
+        if not _is_resource(field, operation):
+            yield at(path, f"{shown(operation)} is no value of {field}. Write it as in resources.", at="value")
+    else:
         given = [definition.resources, *(o.resources for o in definition.overrides if o.resources is not None)]
         if field not in _COUNTS:
             yield at(path, f"{operation} of {field}, which is no number. Write the new value.", at="value")
         elif field in {"mem", "time"} and all(getattr(part, field) is None for part in given):
             yield at(path, f"{operation} of nothing: no run sets {field}. Add resources.{field}.", at="value")
+
+
+def _is_resource(field: str, value: Json) -> bool:
+    from pydantic import ValidationError
+
+    from slurmkit.definition_parts import ResourcesPart
+
+    try:
+        ResourcesPart.model_validate({field: value})
+    except ValidationError:
+        return False
+    return True
 
 
 def _config_change(definition: "Definition", path: list[str], key: str, operation: Json) -> Problems:

@@ -63,12 +63,14 @@ class Source:
         value: dicts, lists, str, int, float, bool and None.
         root: the place of everything in `value`.
         problems: what is wrong with it as YAML, so far as one could read on.
+        signed: places of plain numbers that are written with a sign.
     """
 
     name: str
     value: Json
     root: Node
     problems: tuple[Problem, ...]
+    signed: frozenset[tuple[int, int]] = frozenset()
 
     def problem(self, path: Path, what: str, *, at: Literal["key", "value"] = "key") -> Problem:
         """Place a problem at a key or its value. What the file lacks is placed at what should contain it."""
@@ -149,7 +151,7 @@ def read_yaml(content: bytes, name: str) -> Source:
         raise refuse(name, [*reader.problems, Problem(place, "", what)]) from error
     except _StopError as error:
         raise refuse(name, [*reader.problems, Problem(error.place, "", str(error))]) from error
-    return Source(name, value, root, tuple(reader.problems))
+    return Source(name, value, root, tuple(reader.problems), frozenset(reader.signed))
 
 
 class _StopError(Exception):
@@ -172,6 +174,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.problems: list[Problem] = []
+        self.signed: set[tuple[int, int]] = set()
         self._loader = _LOADER(text)
         self._path: list[str | int] = []
         self._anchors: dict[str, _Anchor] = {}
@@ -290,6 +293,8 @@ class _Reader:
         return self._number(text, place)
 
     def _number(self, text: str, place: tuple[int, int]) -> Json:
+        if text[0] in "+-":
+            self.signed.add(place)
         whole = bool(_INT.fullmatch(text))
         if whole or _OCTAL_OR_HEX.fullmatch(text):
             number = (int(text) if whole else int(text, 0)) if len(text) <= 30 else 2**64

@@ -210,6 +210,15 @@ BROKEN = {
             "x.yaml:7:58: on_failure.timeout.resources.qos: x2 of qos, which is no number. Write the new value.",
         ],
     ),
+    "retries with what YAML reads as another thing": (
+        HEAD
+        + "config: {b: 1}\non_failure:\n  error: {config.b: +1, resources.cpus: -1, resources.mem: lots, resources.time: 3h}\n",
+        [
+            'x.yaml:5:21: on_failure.error.config.b: 1 without quotes is a number and no operation. Write "+1" or "-1" in quotes.',
+            'x.yaml:5:41: on_failure.error.resources.cpus: -1 without quotes is a number and no operation. Write "+1" or "-1" in quotes.',
+            "x.yaml:5:60: on_failure.error.resources.mem: 'lots' is no value of mem. Write it as in resources.",
+        ],
+    ),
     "resources that no scheduler has": (
         HEAD + "resources: {mem: lots, time: -3, cpus: 0, gpu: 1, nodes: 1.5, partition: 'a\\n#SBATCH'}\n",
         [
