@@ -83,7 +83,6 @@ def _run(config: "Config", records: "RunRecords", stop: StopRequest) -> None:
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
-
     from transformers.utils import logging
 
     logging.disable_progress_bar()

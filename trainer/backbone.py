@@ -255,7 +255,7 @@ def _load_pretrained(path: str, seed: int) -> Backbone:
             f"({first_line}). Give the folder or the name of one."
         ) from error
     for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(model.config, name, None) not in {None, 1, 1.0}:
+        if getattr(model.config, name, None) not in {None, 1}:
             raise TrainerError(
                 f"base.path: {path!r} rescales its logits ({name}), which is not supported. Take another model."
             )

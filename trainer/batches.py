@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ class Rows:
         positions: (N, L), int64; of rotary or learned position embeddings.
         is_target: (N, L), bool.
         lengths: (N,), int64; tokens without the padding.
-        slot: (N,), int64; index of ``<z>`` (``<z_empty>`` follows), or of ``</x>`` in records without a slot.
+        slot: (N,), int64; place of ``<z>`` (``<z_empty>`` follows); of ``</x>`` in records without a slot.
     """
 
     ids: Tensor
@@ -58,9 +59,7 @@ class Rows:
 def entangled_rows(xs: Sequence[list[int]], ys: Sequence[list[int]], tokenizer: Tokenizer) -> Rows:
     """Build ``<bos><x>X</x><y>Y</y><eos>`` for N pairs of token ids."""
     prefixes = [[*x_prefix(x, tokenizer), tokenizer.y_open] for x in xs]
-    return _rows(
-        prefixes, [len(prefix) - 2 for prefix in prefixes], [list(range(len(p))) for p in prefixes], ys, tokenizer
-    )
+    return _rows(prefixes, ys, tokenizer, behind_x=2, position_neutral=False)
 
 
 def generator_rows(
@@ -69,15 +68,13 @@ def generator_rows(
     """Build ``<bos><x>X</x><z><z_empty></z><y>Y</y><eos>`` for N pairs of token ids.
 
     Args:
-        position_neutral: the slot's three tokens share the position of ``</x>``; otherwise positions count up.
+        xs, ys: N lists of token ids each, without markup.
+        tokenizer: of the markup.
+        position_neutral: see `slot_positions`.
     """
-    prefixes, slots, positions = [], [], []
-    for x in xs:
-        prefix = x_prefix(x, tokenizer)
-        slots.append(len(prefix))
-        positions.append(slot_positions(len(prefix), position_neutral=position_neutral))
-        prefixes.append([*prefix, tokenizer.z_open, tokenizer.z_empty, tokenizer.z_close, tokenizer.y_open])
-    return _rows(prefixes, slots, positions, ys, tokenizer)
+    slot = [tokenizer.z_open, tokenizer.z_empty, tokenizer.z_close, tokenizer.y_open]
+    prefixes = [[*x_prefix(x, tokenizer), *slot] for x in xs]
+    return _rows(prefixes, ys, tokenizer, behind_x=4, position_neutral=position_neutral)
 
 
 def x_prefix(x: list[int], tokenizer: Tokenizer) -> list[int]:
@@ -85,31 +82,32 @@ def x_prefix(x: list[int], tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.bos, tokenizer.x_open, *x, tokenizer.x_close]
 
 
-def slot_positions(prefix: int, *, position_neutral: bool) -> list[int]:
-    """Return the positions of ``<bos><x>X</x><z><z_empty></z><y>`` with a prefix (before ``<z>``) of so many tokens."""
-    if position_neutral:
-        return [*range(prefix), prefix - 1, prefix - 1, prefix - 1, prefix]
-    return list(range(prefix + 4))
+def slot_positions(places: Tensor, slot: Tensor | int, *, position_neutral: bool) -> Tensor:
+    """Return the position ids of tokens in a generator's record.
+
+    Args:
+        places: (..., L), int64; 0, 1, 2, ... along a record.
+        slot: (..., 1) or a number; place of ``<z>``.
+        position_neutral: the slot's three tokens share the position of ``</x>`` and ``<y>`` follows as if they were
+            not there, so that y stands where the base model learnt it; otherwise positions are places.
+    """
+    return places - (places - slot + 1).clamp(0, 3) if position_neutral else places
 
 
 def _rows(
-    prefixes: list[list[int]],
-    slots: list[int],
-    positions: list[list[int]],
-    ys: Sequence[list[int]],
-    tokenizer: Tokenizer,
+    prefixes: list[list[int]], ys: Sequence[list[int]], tokenizer: Tokenizer, *, behind_x: int, position_neutral: bool
 ) -> Rows:
-    lengths = [len(prefix) + len(y) + 2 for prefix, y in zip(prefixes, ys, strict=True)]
-    n, longest = len(prefixes), max(lengths, default=0)
-    ids = torch.full((n, longest), tokenizer.pad)
-    places = torch.zeros(n, longest, dtype=torch.long)
-    is_target = torch.zeros(n, longest, dtype=torch.bool)
-    for row, (prefix, place, y, length) in enumerate(zip(prefixes, positions, ys, lengths, strict=True)):
-        ids[row, :length] = torch.tensor([*prefix, *y, tokenizer.y_close, tokenizer.eos])
-        places[row, : len(prefix)] = torch.tensor(place)
-        places[row, len(prefix) :] = torch.arange(place[-1] + 1, place[-1] + 1 + longest - len(prefix))
-        is_target[row, len(prefix) : length] = True
-    return Rows(ids, places, is_target, torch.tensor(lengths), torch.tensor(slots))
+    """Put prefixes and answers together; the last `behind_x` tokens of a prefix stand behind ``</x>``."""
+    records = [[*p, *y, tokenizer.y_close, tokenizer.eos] for p, y in zip(prefixes, ys, strict=True)]
+    lengths = torch.tensor([len(record) for record in records])  # (N,)
+    starts = torch.tensor([len(prefix) for prefix in prefixes])[:, None]  # (N, 1), place of the first target
+    places = torch.arange(int(lengths.max())).expand(len(records), -1)  # (N, L)
+    is_token = places < lengths[:, None]
+    ids = torch.full(places.shape, tokenizer.pad)
+    ids[is_token] = torch.tensor(list(chain.from_iterable(records)))
+    slot = starts - behind_x
+    positions = slot_positions(places, slot, position_neutral=position_neutral)
+    return Rows(ids, positions, is_token & (places >= starts), lengths, slot[:, 0])
 
 
 class BatchOrder:

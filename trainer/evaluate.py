@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,7 +118,8 @@ def sample_through_router(
     prefixes = [x_prefix(x, tokenizer) for x in xs]
     for group in equal_length_groups([len(prefix) for prefix in prefixes], batch_size):
         length = len(prefixes[group[0]])
-        positions = torch.tensor(slot_positions(length, position_neutral=position_neutral), device=device)
+        places = torch.arange(length + 4, device=device)
+        positions = slot_positions(places, length, position_neutral=position_neutral)  # (P + 4,)
         prompt = torch.tensor([[*prefixes[row], tokenizer.z_open] for row in group], device=device)  # (B, P + 1)
         cache = DynamicCache(config=lm.config)
         at_z = hidden_states(lm.decoder, lm.embed(prompt), positions[: length + 1].expand(prompt.shape), cache)[:, -1]

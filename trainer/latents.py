@@ -188,18 +188,20 @@ def _make_slot_neutral(backbone: Backbone) -> None:
 
 
 def _with_two_adapters(backbone: Backbone, adaptation: AdaptationConfig) -> "PeftModel":
-    """Put two LoRA adapters on one set of frozen weights; each also trains its own rows for the markup tokens."""
+    """Put two LoRA adapters on one set of frozen weights; each also trains its own rows for the new tokens it reads."""
     from peft import LoraConfig, get_peft_model
 
-    def config() -> "LoraConfig":
+    def config(new_token_ids: list[int]) -> "LoraConfig":
         return LoraConfig(
             r=adaptation.rank,
             lora_alpha=adaptation.alpha,
             target_modules=list(adaptation.targets),
             lora_dropout=0.0,
-            trainable_token_indices=backbone.new_token_ids,
+            trainable_token_indices=new_token_ids or None,
         )
 
-    model = get_peft_model(backbone.model, config(), adapter_name=GENERATOR)
-    model.add_adapter(POSTERIOR, config())
+    tokenizer = backbone.tokenizer
+    slot = {tokenizer.z_open, tokenizer.z_empty, tokenizer.z_close}  # the posterior never reads these
+    model = get_peft_model(backbone.model, config(backbone.new_token_ids), adapter_name=GENERATOR)
+    model.add_adapter(POSTERIOR, config([i for i in backbone.new_token_ids if i not in slot]))
     return model.eval()

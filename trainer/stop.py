@@ -1,5 +1,6 @@
-"""Being asked to stop: SIGUSR2 (Slurm's warning before the time limit) and SIGTERM end a run so that it can go on later."""
+"""Being asked to stop: SIGUSR2 (a scheduler's warning) and SIGTERM end a run so that it can go on later."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ TRY_AGAIN_EXIT_CODE = 75
 class StopRequest:
     """Turns a signal into an orderly end.
 
-    Where all that was reached is on disk already (imports, evaluation, sampling) the signal ends the process at once.
+    Where all that was reached is on disk already (imports, evaluation, sampling) the signal ends the process at once;
+    files are replaced whole, so none is left half written.
     Inside `deferred` it only raises a flag, which the training loop looks at after each step.
     """
 
@@ -37,4 +39,5 @@ class StopRequest:
     def _receive(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
         if not self._deferred:
-            raise SystemExit(TRY_AGAIN_EXIT_CODE)
+            # No exception: one that is raised inside an import of a large package may come out as another.
+            os._exit(TRY_AGAIN_EXIT_CODE)

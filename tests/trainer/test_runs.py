@@ -1,0 +1,221 @@
+"""Whole runs: what they leave, how they end, and that they go on from a checkpoint as if never interrupted."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import BASE, disentangle
+
+from trainer.records import write_json
+from trainer.stop import TRY_AGAIN_EXIT_CODE, StopRequest
+
+TIMINGS = ("core_seconds", "tokens_per_core_second", "peak_rss_mb")
+Run = Callable[..., int]
+
+
+class StopAfter(StopRequest):
+    """Is asked to stop after it was looked at so many times: once a step."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+        super().__init__()
+
+    @property
+    def asked(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        pass
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """Return a run's final metrics without what depends on the clock."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {key: value for key, value in metrics.items() if not key.endswith(TIMINGS)}
+
+
+def series(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def start(raw: dict[str, Any], folder: Path, **options: Any) -> "subprocess.Popen[str]":
+    """Start the trainer as a process of its own."""
+    write_json(folder / "config.json", raw)
+    command = [sys.executable, "-m", "trainer", "run", str(folder / "config.json"), "--run-dir", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
+
+
+def test_a_base_run_leaves_metrics_history_model_and_pool(base_run: Path) -> None:
+    metrics = result(base_run)
+    assert metrics["status"] == "completed"
+    assert metrics["base_test_final/n"] == 40
+    assert 0 <= metrics["base_test_final/final_answer_accuracy"] <= 1
+    assert metrics["base_test_final/split_policy"] == "heldout"
+    assert metrics["provenance/threads"] == 1
+    losses = [point["loss/train/total"] for point in series(base_run)]
+    assert losses[-1] < losses[0]
+    for name in ("model.safetensors", "config.json", "pool.safetensors", "base.json", "state.pt"):
+        assert (base_run / "checkpoint" / name).is_file()
+    assert json.loads((base_run / "progress.json").read_text())["step"] == 40
+
+
+@pytest.mark.parametrize("adaptation", [{"kind": "full"}, {"kind": "lora", "rank": 4}])
+def test_a_disentangling_run_leaves_a_series_for_every_term(
+    tmp_path: Path, base: Path, run_trainer: Run, adaptation: dict[str, Any]
+) -> None:
+    assert run_trainer(disentangle(base, adaptation=adaptation), tmp_path) == 0
+    metrics, points = result(tmp_path), series(tmp_path)
+    assert [point["step"] for point in points] == [3, 4, 6, 8]
+    terms = {"reconstruction", "kl", "posterior_variance", "router_marginal_kl_to_prior"}
+    for term in terms:
+        assert f"loss/train/weighted/{term}" in points[0]
+        assert f"loss/train/fraction/{term}" in points[0]
+        assert f"loss/val/weighted/{term}" in points[1]
+        assert metrics[f"train/applied_steps/{term}"] == 8
+    assert sum(points[0][f"loss/train/fraction/{term}"] for term in terms) == pytest.approx(1)
+    assert {"loss/val/kl", "loss/val/posterior_variance", "loss/val/reconstruction_normalized"} <= metrics.keys()
+    assert metrics["loss/val/total__comparable"] is False
+    assert not (tmp_path / "pool").exists(), "the base's own pool is used"
+    for key, value in metrics.items():
+        assert value is not None or f"{key}__reason" in metrics
+
+
+def test_weight_0_logs_the_raw_diagnostics_all_the_same(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+    off = {"posterior_variance_weight": 0.0, "router_marginal_kl_to_prior_weight": 0.0}
+    assert run_trainer(disentangle(base, objective=off, train={"steps": 2}), tmp_path) == 0
+    metrics = result(tmp_path)
+    assert metrics["loss/val/posterior_variance"] > 0
+    assert metrics["loss/val/weighted/posterior_variance"] == 0
+    assert "train/applied_steps/posterior_variance" not in metrics
+
+
+@pytest.mark.parametrize("kind", ["base", "full", "lora"])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
+    tmp_path: Path, base: Path, run_trainer: Run, kind: str
+) -> None:
+    """Stopped in the middle of a logging window, twice; metrics, the whole series and all weights are the same."""
+    raw = {**BASE, "train": {**BASE["train"], "steps": 12}}
+    if kind != "base":
+        optimizer = "muon" if kind == "full" else "adamw"
+        raw = disentangle(base, adaptation={"kind": kind}, train={"optimizer": optimizer, "accumulation": 2})
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run_trainer(raw, whole) == 0
+    for steps in (2, 3):
+        with pytest.raises(SystemExit) as end:
+            run_trainer(raw, broken, StopAfter(steps))
+        assert end.value.code == TRY_AGAIN_EXIT_CODE
+        assert not (broken / "metrics.json").exists()
+    assert run_trainer(raw, broken) == 0
+    assert result(broken) == result(whole)
+    assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+    states = [torch.load(folder / "checkpoint" / "state.pt", weights_only=True) for folder in (whole, broken)]
+    for name, tensor in states[0]["parameters"].items():
+        assert torch.equal(tensor, states[1]["parameters"][name]), name
+
+
+def test_points_behind_the_checkpoint_are_written_again_once(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+    """A run that was killed after its last checkpoint has logged further than it saved, perhaps half a line."""
+    raw = disentangle(base)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run_trainer(raw, whole) == 0
+    with pytest.raises(SystemExit):
+        run_trainer(raw, broken, StopAfter(4))
+    with (broken / "history.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 6, "loss/train/total": 1.0}) + '\n{"step": 8, "loss')
+    assert run_trainer(raw, broken) == 0
+    assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+
+
+def test_another_configuration_does_not_go_on_from_the_checkpoint(
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_trainer(disentangle(base), tmp_path) == 0
+    assert run_trainer(disentangle(base, seed=8), tmp_path) == 1
+    assert "is the checkpoint of another configuration" in capsys.readouterr().err
+
+
+def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+    raw = disentangle(base, train={"steps": 200})
+    process = start(raw, tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "history.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        asked = time.monotonic()
+        assert process.wait(timeout=20) == TRY_AGAIN_EXIT_CODE
+        assert time.monotonic() - asked < 5
+    finally:
+        process.kill()
+        process.communicate()
+    state = torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)
+    done = state["progress"]["step"]
+    assert 0 < done < 200
+    assert run_trainer(raw, tmp_path) == 0
+    steps = [point["step"] for point in series(tmp_path)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 200
+
+
+def test_a_signal_before_training_ends_the_process_with_75(tmp_path: Path, base: Path) -> None:
+    process = start(disentangle(base), tmp_path)
+    try:
+        time.sleep(0.5)  # imports take seconds
+        process.send_signal(signal.SIGUSR2)
+        assert process.wait(timeout=20) == TRY_AGAIN_EXIT_CODE
+    finally:
+        process.kill()
+        process.communicate()
+    assert not (tmp_path / "error.json").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+    raw = disentangle(base, train={"lr": 1e30, "head_lr": 1e30, "clip": 0.0})
+    with pytest.raises(Exception, match="step"):
+        run_trainer(raw, tmp_path)
+    record = json.loads((tmp_path / "error.json").read_text())
+    assert record["kind"] == "diverged"
+    assert 1 <= record["step"] <= 8
+    assert record["term"]
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_too_little_memory_ends_the_run_as_oom(tmp_path: Path) -> None:
+    """A real limit on the address space, and matrices that do not fit below it."""
+    raw = {**BASE, "model": {**BASE["model"], "mlp_width": 2**26}}  # 8 GiB a matrix
+    limit = 6 * 2**30
+    process = start(raw, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode not in {0, TRY_AGAIN_EXIT_CODE}, errors
+    assert json.loads((tmp_path / "error.json").read_text())["kind"] == "oom"
+
+
+def test_a_mistake_in_the_config_is_told_in_one_line(
+    tmp_path: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_trainer({**BASE, "sead": 1}, tmp_path) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "config.json: sead: unknown key. Did you mean seed?" in lines[0]
+
+
+def test_a_base_that_is_missing_or_made_for_another_task_is_refused(
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_trainer(disentangle(tmp_path / "nowhere"), tmp_path / "a") == 1
+    assert "neither a base run's checkpoint nor a model" in capsys.readouterr().err
+    assert run_trainer(disentangle(base, task={"params": {"offset_max": 4}}), tmp_path / "b") == 1
+    assert "was trained on" in capsys.readouterr().err
+    assert json.loads((tmp_path / "b" / "error.json").read_text())["kind"] == "error"
