@@ -175,14 +175,14 @@ def check_metrics(content: bytes) -> str | None:
 
 def flatten(record: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
     """Yield the values of nested objects with their keys joined by ``/``, in order; lists are values."""
-    open_items: list[tuple[str, Json]] = [("", record)]
+    open_items: list[tuple[str | None, Json]] = [(None, record)]
     while open_items:
         key, value = open_items.pop()
         if isinstance(value, dict):
             items = cast("dict[str, Json]", value)
-            nested = [(f"{key}/{name}" if key else name, inner) for name, inner in items.items()]
-            open_items.extend(reversed(nested))
-        else:
+            prefix = "" if key is None else f"{key}/"
+            open_items.extend((prefix + name, inner) for name, inner in reversed(items.items()))
+        elif key is not None:
             yield key, value
 
 
@@ -228,7 +228,7 @@ def _from_error_record(end: CommandEnd) -> tuple[Reason, str] | None:
     """Read the command's own word: kind, type, message, step, term. Any other kind leaves it to the other evidence."""
     if end.error is None:
         return None
-    kind, error_type, message, step, term = (end.error.get(key) for key in ("kind", "type", "message", "step", "term"))
+    kind, error_type, message, step, term = map(end.error.get, ("kind", "type", "message", "step", "term"))
     words = f"{error_type or ''}: {message or ''}".strip(": ")
     at = f" at step {step}" if step is not None else ""
     of = f" in {term}" if term else ""
@@ -237,7 +237,7 @@ def _from_error_record(end: CommandEnd) -> tuple[Reason, str] | None:
         return Reason.DIVERGED, line
     if kind == Reason.OOM_GPU or names_gpu_memory(words):
         return Reason.OOM_GPU, line
-    if kind in {"oom", Reason.OOM_HOST} or names_host_memory(words):
+    if kind in ("oom", Reason.OOM_HOST) or names_host_memory(words):
         return Reason.OOM_HOST, line
     return None
 

@@ -24,18 +24,26 @@ _CHECKOUT = [folder for folder in os.environ.get("SLURMKIT_CHECKOUT", "").split(
 _PYTHONS_OWN = ("BuiltinImporter", "FrozenImporter")
 
 
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it is gone
+        return ""
+
+
+_STARTED_IN = _current_folder()
+"""What the relative path of a script is relative to; the program may go elsewhere."""
+
+
 def _write_list() -> None:
     known = getattr(sys, "stdlib_module_names", frozenset(sys.builtin_module_names))
     words: "list[str]" = []
     for name, module in list(sys.modules.items()):
-        try:
-            path = module.__dict__["__file__"]
-        except (AttributeError, KeyError, TypeError):  # not a module, or one without a file
-            continue
-        if not isinstance(path, str) or name == "sitecustomize":
+        path = _file_of(module)
+        if path is None or name == "sitecustomize":
             continue
         if name.partition(".")[0] not in known or path.startswith(tuple(_CHECKOUT)):
-            words += [name, os.path.abspath(path)]
+            words += [name, os.path.join(_STARTED_IN, path)]
     path = os.path.join(_IMPORTS, "%d" % os.getpid())
     try:
         os.makedirs(_IMPORTS, exist_ok=True)
@@ -44,6 +52,16 @@ def _write_list() -> None:
         os.rename(path + ".tmp", path)
     except OSError:
         pass
+
+
+def _file_of(module: "ModuleType") -> "str | None":
+    """Return where a module is from, without asking the module: lazy ones answer by importing."""
+    try:
+        words = module.__dict__
+        path = words.get("__file__") or words["__loader__"].path  # a script has lost its __file__ by now
+    except (AttributeError, KeyError, TypeError):  # built in, a namespace, or no module at all
+        return None
+    return path if isinstance(path, str) else None
 
 
 class _CheckoutFinder:

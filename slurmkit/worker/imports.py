@@ -46,7 +46,7 @@ def check_imports(lists: Path, checkout: Path) -> tuple[PinProof, list[str]]:
     Returns:
         the proof, and one line for each of the first foreign modules.
     """
-    imported = dict(_imported(lists))
+    imported = set(_imported(lists))  # processes may have a module from different files
     try:
         manifest: dict[str, Json] = files.read_json(manifest_path(checkout))
     except (FileNotFoundError, StoreError):
@@ -59,7 +59,7 @@ def check_imports(lists: Path, checkout: Path) -> tuple[PinProof, list[str]]:
     checked = 0
     foreign: dict[str, str] = {}
     lines: list[str] = []
-    for name, path in sorted(imported.items()):
+    for name, path in sorted(imported):
         real = Path(os.path.realpath(path))
         if real.is_relative_to(root):
             checked += 1
