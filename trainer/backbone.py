@@ -200,26 +200,32 @@ class Parts:
         return cls(model.get_input_embeddings(), model.base_model, model.get_output_embeddings(), model.config)
 
 
-def hidden_states(decoder: nn.Module, embeddings: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
+def hidden_states(
+    decoder: nn.Module, embeddings: Tensor, positions: Tensor, cache: Any = None, visible: Tensor | None = None
+) -> Tensor:
     """Run a causal decoder over right-padded rows.
 
-    Padding stands at the end, where a causal model's real tokens never look, so the mask is all ones. It is given all
-    the same: without one transformers takes equal position ids (a neutral latent slot) for packed sequences and cuts
-    the attention between them.
+    Padding stands at the end, where a causal model's real tokens never look, so it needs no mask. A mask of ones is
+    given all the same: without one transformers takes equal position ids (a neutral latent slot) for packed sequences
+    and cuts the attention between them.
 
     Args:
+        decoder: of `Parts`.
         embeddings: (B, L, d).
         positions: (B, L), int64.
         cache: of transformers, extended in place; (B, L) are then the new tokens alone.
+        visible: (B, S + L), bool, with S tokens in the cache: which tokens later ones may look at; None: all.
 
     Returns:
         (B, L, d), behind the final norm.
     """
-    seen = 0 if cache is None else cache.get_seq_length()
-    mask = torch.ones(embeddings.shape[0], seen + embeddings.shape[1], dtype=torch.bool, device=embeddings.device)
+    if visible is None:
+        seen = 0 if cache is None else cache.get_seq_length()
+        shape = (embeddings.shape[0], seen + embeddings.shape[1])
+        visible = torch.ones(shape, dtype=torch.bool, device=embeddings.device)
     return decoder(
         inputs_embeds=embeddings,
-        attention_mask=mask,
+        attention_mask=visible,
         position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,

@@ -24,6 +24,7 @@ class Rows:
         is_target: (N, L), bool.
         lengths: (N,), int64; tokens without the padding.
         slot: (N,), int64; place of ``<z>`` (``<z_empty>`` follows); of ``</x>`` in records without a slot.
+        visible: (N, L), bool; whether later tokens may look at it. See `slot_visible`.
     """
 
     ids: Tensor
@@ -31,6 +32,7 @@ class Rows:
     is_target: Tensor
     lengths: Tensor
     slot: Tensor
+    visible: Tensor
 
     def take(self, index: Tensor) -> "Rows":
         """Return some of the rows, cut to the longest of them."""
@@ -41,6 +43,7 @@ class Rows:
             self.is_target[index, :longest],
             self.lengths[index],
             self.slot[index],
+            self.visible[index, :longest],
         )
 
     def repeat(self, times: int) -> "Rows":
@@ -94,6 +97,26 @@ def slot_positions(places: Tensor, slot: Tensor | int, *, position_neutral: bool
     return places - (places - slot + 1).clamp(0, 3) if position_neutral else places
 
 
+def slot_visible(places: Tensor, slot: Tensor | int, *, position_neutral: bool) -> Tensor:
+    """Return which tokens of a generator's record later tokens may look at.
+
+    In a neutral slot ``<z_empty>`` stands in for ``</x>``: same embedding (as long as nothing is injected), same
+    position, same view of what is before it. ``</x>`` itself, ``<z>`` and ``</z>`` are hidden, so that everything
+    behind sees exactly what it sees in the entangled record, and the generator starts out equal to the base.
+
+    Args:
+        places: (..., L), int64; 0, 1, 2, ... along a record.
+        slot: (..., 1) or a number; place of ``<z>``.
+        position_neutral: otherwise everything is visible.
+
+    Returns:
+        (..., L), bool.
+    """
+    behind_x = places - slot  # </x> -1, <z> 0, <z_empty> 1, </z> 2
+    hidden = (behind_x == -1) | (behind_x == 0) | (behind_x == 2)
+    return ~hidden if position_neutral else torch.ones_like(hidden)
+
+
 def _rows(
     prefixes: list[list[int]], ys: Sequence[list[int]], tokenizer: Tokenizer, *, behind_x: int, position_neutral: bool
 ) -> Rows:
@@ -107,7 +130,8 @@ def _rows(
     ids[is_token] = torch.tensor(list(chain.from_iterable(records)))
     slot = starts - behind_x
     positions = slot_positions(places, slot, position_neutral=position_neutral)
-    return Rows(ids, positions, is_token & (places >= starts), lengths, slot[:, 0])
+    visible = slot_visible(places, slot, position_neutral=position_neutral)
+    return Rows(ids, positions, is_token & (places >= starts), lengths, slot[:, 0], visible)
 
 
 class BatchOrder:

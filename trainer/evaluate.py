@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainer.backbone import Tokenizer, hidden_states
-from trainer.batches import entangled_rows, slot_positions, x_prefix
-from trainer.generate import DynamicCache, equal_length_groups, write_traces
+from trainer.batches import entangled_rows, slot_positions, slot_visible, x_prefix
+from trainer.generate import DynamicCache, drop_hidden_keys, equal_length_groups, write_traces
 from trainer.latents import LatentModel, split_gaussian
 from trainer.pool import Pairs
 from trainer.probe import centroid_distance, linear_probe
@@ -119,22 +119,24 @@ def sample_through_router(
     for group in equal_length_groups([len(prefix) for prefix in prefixes], batch_size):
         length = len(prefixes[group[0]])
         places = torch.arange(length + 4, device=device)
-        positions = slot_positions(places, length, position_neutral=position_neutral)  # (P + 4,)
+        positions = slot_positions(places, length, position_neutral=position_neutral).expand(len(group), -1)
+        visible = slot_visible(places, length, position_neutral=position_neutral).expand(len(group), -1)  # (B, P + 4)
         prompt = torch.tensor([[*prefixes[row], tokenizer.z_open] for row in group], device=device)  # (B, P + 1)
-        cache = DynamicCache(config=lm.config)
-        at_z = hidden_states(lm.decoder, lm.embed(prompt), positions[: length + 1].expand(prompt.shape), cache)[:, -1]
+        cache, upto = DynamicCache(config=lm.config), length + 1
+        at_z = hidden_states(lm.decoder, lm.embed(prompt), positions[:, :upto], cache, visible[:, :upto])[:, -1]
         mu, log_var = split_gaussian(model.router_head(at_z))  # (B, d_z)
         z = mu + (log_var / 2).exp() * torch.randn(mu.shape, generator=generator, device=device)
         rest = torch.tensor([tokenizer.z_empty, tokenizer.z_close, tokenizer.y_open], device=device)
         embeddings = lm.embed(rest.expand(len(group), 3)).clone()  # (B, 3, d)
         embeddings[:, 0] += model.injection(z)
-        hidden = hidden_states(lm.decoder, embeddings, positions[length + 1 :].expand(len(group), 3), cache)[:, -1]
+        hidden = hidden_states(lm.decoder, embeddings, positions[:, upto:], cache, visible)[:, -1]
+        drop_hidden_keys(cache, visible[0])
         written = write_traces(
             lm,
             tokenizer,
             hidden=hidden,
             cache=cache,
-            position=int(positions[-1]) + 1,
+            position=int(positions[0, -1]) + 1,
             max_tokens=max_tokens,
             temperature=temperature,
             generator=generator,

@@ -20,6 +20,19 @@ def equal_length_groups(lengths: Sequence[int], batch_size: int) -> Iterator[lis
             yield rows[start : start + batch_size]
 
 
+def drop_hidden_keys(cache: DynamicCache, visible: Tensor) -> None:
+    """Take keys and values that nothing may look at any more out of a cache: decoding then needs no mask.
+
+    Args:
+        cache: of B prompts of one length L, changed in place.
+        visible: (L,), bool; the same for all prompts.
+    """
+    if bool(visible.all()):
+        return
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[:, :, visible], layer.values[:, :, visible]
+
+
 @torch.no_grad()
 def write_traces(
     lm: Parts,

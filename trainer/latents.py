@@ -120,7 +120,7 @@ class LatentModel(nn.Module):
         embeddings = lm.embed(repeated.ids)  # (S B, L, d)
         injected = self.injection(z.flatten(0, 1))  # (S B, d)
         embeddings = embeddings.index_put((every, repeated.slot + 1), injected, accumulate=True)
-        hidden = hidden_states(lm.decoder, embeddings, repeated.positions)  # (S B, L, d)
+        hidden = hidden_states(lm.decoder, embeddings, repeated.positions, visible=repeated.visible)  # (S B, L, d)
         mu_p, log_var_p = split_gaussian(self.router_head(hidden[every[:records], rows.slot]))
         likelihood = log_likelihood(target_states(hidden, repeated), targets(repeated), lm)
         return mu_p, log_var_p, likelihood.view(samples, -1)

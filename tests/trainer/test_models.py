@@ -81,15 +81,15 @@ def test_likelihood_in_chunks_is_the_same_and_has_the_same_gradient(
 
 @pytest.mark.parametrize("adaptation", ADAPTATIONS, ids=lambda a: a.kind)
 def test_generator_starts_out_equal_to_the_base(backbone: Backbone, pairs: Pairs, adaptation: AdaptationConfig) -> None:
-    """With a neutral slot and z = 0 the reconstruction is the base's own, up to three more keys that say `</x>`."""
+    """With z = 0 every target's likelihood is the base's own; the start's small injection moves it little."""
     _, rows = both_rows(pairs, backbone)
     model = latent_model(backbone, adaptation)
     with torch.no_grad():
         _, _, values = model.router_and_likelihood(rows, torch.zeros(1, 12, 4))
         _, _, sampled = model.router_and_likelihood(rows, torch.randn(1, 12, 4))
-    base = pairs.baseline.mean().item()
-    assert -values.mean().item() == pytest.approx(base, rel=0.05)
-    assert -sampled.mean().item() == pytest.approx(base, rel=0.05)
+    torch.testing.assert_close(-values[0], pairs.baseline, rtol=0, atol=2e-3)
+    assert -values.mean().item() == pytest.approx(pairs.baseline.mean().item(), abs=1e-3)
+    assert -sampled.mean().item() == pytest.approx(pairs.baseline.mean().item(), rel=0.05)
 
 
 @pytest.mark.parametrize("adaptation", ADAPTATIONS, ids=lambda a: a.kind)
@@ -228,7 +228,7 @@ def test_router_sampling_is_what_the_generator_says_with_that_z(backbone: Backbo
     every = torch.arange(12)
     with torch.no_grad():
         embeddings[every, rows.slot + 1] += model.injection(samples.z)
-        hidden = hidden_states(model.lm.decoder, embeddings, rows.positions)
+        hidden = hidden_states(model.lm.decoder, embeddings, rows.positions, visible=rows.visible)
         choices = model.lm.head(hidden).argmax(-1)  # (12, L)
         mu, _ = model.router_head(hidden[every, rows.slot]).chunk(2, -1)
     torch.testing.assert_close(mu, samples.mu, rtol=1e-4, atol=1e-5)
