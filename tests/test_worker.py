@@ -242,7 +242,7 @@ def test_what_the_command_says_of_its_failure_is_kept_with_the_attempt(bench: Be
     assert json.loads((bench.attempt / "error.json").read_bytes()) == outcome["error"]
     assert not (bench.run_dir / "error.json").exists()
     _, outcome = bench.python("import package; (package.run_dir / 'error.json').write_text('{'); 1 / 0", attempt=2)
-    assert outcome["error"]["message"] == "error.json is not a JSON object"
+    assert outcome["error"]["message"].startswith("error.json is not JSON: ")
     assert "ZeroDivisionError" in "; ".join(outcome["evidence"])
 
 
@@ -469,6 +469,46 @@ def test_a_run_directory_that_cannot_be_made_is_told_and_nothing_runs(
     assert work(order.to_json()) == 1
     assert "cannot be written: Not a directory" in capfd.readouterr().err
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_pipe_in_place_of_metrics_blocks_nobody(bench: Bench) -> None:
+    _, outcome = bench.python("import package, os; os.mkfifo(package.run_dir / 'metrics.json')")
+    assert outcome["reason"] == "no_metrics"
+    assert "metrics.json: cannot be read: not a regular file" in outcome["evidence"]
+
+
+def test_an_end_on_a_full_disk_is_recorded_once_there_is_room_again(bench: Bench, tmp_path: Path) -> None:
+    """On a real file system of 256 KiB, which the command fills."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root can mount a file system")
+    try:
+        small = bench.having(
+            "sh",
+            "-c",
+            'echo {} > "$SLURMKIT_RUN_DIR/metrics.json"; echo done; cat /dev/zero > "$SLURMKIT_RUN_DIR/filler"; exit 0',
+            run_dir=str(disk / "run"),
+        )
+        filler = small.run_dir / "filler"
+        free = filler.unlink
+        with once(lambda: _is_full(disk), lambda: _later(free)):
+            code = work(small.order.to_json())
+        assert (code, small.outcome["outcome"]) == (0, "completed")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def _is_full(disk: Path) -> bool:
+    return os.statvfs(disk).f_bfree == 0
+
+
+def _later(do: Callable[[], object]) -> None:
+    time.sleep(0.4)  # by then the first try to record the end has failed
+    do()
 
 
 class TestProof:

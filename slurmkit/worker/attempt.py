@@ -5,9 +5,13 @@ import errno
 import hashlib
 import os
 import socket
+import stat
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import cast
+
+import orjson
 
 from slurmkit import __version__, files
 from slurmkit.diagnose import check_metrics
@@ -23,6 +27,9 @@ _OF_THE_COMMAND = ("metrics.json", "error.json", "progress.json")
 
 _TAIL_BYTES = 65536
 _MAX_ERROR_BYTES = 1_000_000
+_MAX_METRICS_BYTES = 64 * 2**20
+"""More than any record of final numbers; a series belongs into ``history.jsonl``."""
+
 _OUTCOME_RETRIES_S = (1.0, 5.0, 15.0)
 """Pauses between tries to write the outcome: a disk can be full, or a server away, for a moment."""
 
@@ -136,31 +143,30 @@ class AttemptFolder:
         path = self.path / "error.json"
         try:
             (self.run_dir / "error.json").rename(path)
-            if path.stat().st_size > _MAX_ERROR_BYTES:
-                return {"kind": "error", "message": f"error.json is larger than {_MAX_ERROR_BYTES:,} bytes"}
+            record: Json = orjson.loads(_regular_content(path, _MAX_ERROR_BYTES))
         except FileNotFoundError:
             return None
         except OSError as error:
             return {"kind": "error", "message": f"error.json cannot be read: {error.strerror}"}
-        return _read(path) or {"kind": "error", "message": "error.json is not a JSON object"}
+        except orjson.JSONDecodeError as error:
+            return {"kind": "error", "message": f"error.json is not JSON: {error.msg}"}
+        if not isinstance(record, dict):
+            return {"kind": "error", "message": "error.json is not a JSON object"}
+        return cast("dict[str, Json]", record)
 
     def take_metrics(self) -> tuple[str | None, str | None]:
-        """Check ``metrics.json`` and see that it is on disk, for the outcome will vouch for it.
+        """Check ``metrics.json``, and see that it is on disk, for the outcome will vouch for it.
 
         Returns:
             its SHA-256 and None, or None and what is wrong with it.
         """
         try:
-            descriptor = os.open(self.run_dir / "metrics.json", os.O_RDONLY | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                content = file.read()
-                problem = check_metrics(content)
-                if problem is None:
-                    os.fsync(descriptor)
+            content = _regular_content(self.run_dir / "metrics.json", _MAX_METRICS_BYTES, durable=True)
         except FileNotFoundError:
             return None, "was not written"
         except OSError as error:
             return None, f"cannot be read: {error.strerror}"
+        problem = check_metrics(content)
         return (hashlib.sha256(content).hexdigest(), None) if problem is None else (None, problem)
 
     def stderr_tail(self) -> LogTail:
@@ -230,7 +236,25 @@ def _read(path: Path) -> dict[str, Json] | None:
         record: Json = files.read_json(path)
     except (FileNotFoundError, StoreError):
         return None
-    return record if isinstance(record, dict) else None  # pyright: ignore[reportUnknownVariableType]
+    return cast("dict[str, Json]", record) if isinstance(record, dict) else None
+
+
+def _regular_content(path: Path, most: int, *, durable: bool = False) -> bytes:
+    """Return the bytes of a file that a command wrote; a pipe under its name blocks nobody.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger than `most` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        content = file.read(most + 1)
+        if len(content) > most:
+            raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
+        if durable:
+            os.fsync(descriptor)
+    return content
 
 
 def _count_lines(chunks: Iterator[bytes]) -> int:
