@@ -257,6 +257,8 @@ class LocalQueueExecutor(core.Executor):
         }
 
         def plan(state: QueueState) -> list[Record]:
+            if (host := journal.elsewhere()) is not None:
+                raise SchedulerError(f"{self.queue}: belongs to {host}. Submit there, or to this machine's own queue.")
             if token is not None and journal.batch_of(token) is not None:
                 return []
             state.apply(record)
@@ -313,7 +315,8 @@ def cancel_jobs(queue: Path, job_ids: Sequence[str]) -> None:
         state.apply(record)
         return [record]
 
-    if journal_of(queue).commit(plan):
+    journal = journal_of(queue)
+    if journal.commit(plan) and journal.elsewhere() is None:
         launch.wake_supervisor(queue)
 
 

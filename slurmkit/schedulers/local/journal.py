@@ -6,6 +6,7 @@ hand, not the queue's age. A new journal replaces the old as a whole and has a n
 
 import os
 import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,8 @@ COMPACT_BYTES = 1_000_000
 """A journal below this size is left as it is: it is read in some milliseconds."""
 ARCHIVE_DAYS = 90
 """How long the queue remembers jobs that have ended. A collection's own journal remembers them for ever."""
-_HEADER_BYTES = 256
+_HEADER_BYTES = 512
+"""More than a first line can have."""
 
 
 def now() -> str:
@@ -115,6 +117,11 @@ class Journal:
         if token in self.state.tokens:
             return list(self.state.batches[self.state.tokens[token]].jobs)
         return self.archive.batch_of(token)
+
+    def elsewhere(self) -> str | None:
+        """Return the machine that the queue belongs to, if it is not this one: only there its processes are seen."""
+        host: str | None = orjson.loads(self._header)["host"] if self._header else None
+        return None if host == socket.gethostname() else host
 
     def _forget(self) -> None:
         self.state = QueueState(self.archive.state_of)
@@ -229,7 +236,7 @@ class Archive:
 
 
 def _header() -> dict[str, Any]:
-    return {"event": "journal", "schema": SCHEMA, "id": secrets.token_hex(8)}
+    return {"event": "journal", "schema": SCHEMA, "id": secrets.token_hex(8), "host": socket.gethostname()}
 
 
 def _time_of(record: Record) -> datetime:

@@ -54,7 +54,10 @@ def wake_supervisor(queue: Path) -> None:
     Raises:
         SchedulerError: a supervisor cannot be started.
     """
-    lock = files.try_lock(queue / "supervisor.lock")
+    try:
+        lock = files.try_lock(queue / "supervisor.lock")
+    except OSError as error:
+        raise SchedulerError(f"{queue}: cannot be written: {error.strerror}. Check the disk and the folder.") from error
     if lock is None:
         _ring(queue / "wake")
         return

@@ -27,7 +27,7 @@ class LocalScheduler:
     def submit(self, token: str, requests: Sequence[JobRequest], folder: Path) -> list[str]:
         """Hand over jobs, all or none; a token that the queue knows already adds none (see `Scheduler.submit`)."""
         if (known := self.find(token)) is not None:
-            launch.wake_supervisor(self._queue)
+            self.wake()
             return known
         executor = LocalQueueExecutor(folder, queue=self._queue)
         functions = [DelayedSubmission(carry_out, request.order.to_json()) for request in requests]
@@ -59,9 +59,9 @@ class LocalScheduler:
             cancel_jobs(self._queue, list(job_ids))
 
     def wake(self) -> None:
-        """Start a supervisor if there is work and none lives."""
+        """Start a supervisor if there is work and none lives; never for another machine's queue."""
         self._journal.refresh()
-        if self._journal.state.active:
+        if self._journal.state.active and self._journal.elsewhere() is None:
             launch.wake_supervisor(self._queue)
 
 
