@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer.config import ModelConfig, TaskConfig
 from trainer.errors import TrainerError
 from trainer.records import write_json
-from trainer.tokenizer import CharTokenizer
+from trainer.tokenizer import CHARACTERS, CharTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +26,10 @@ BASE_RECORD = "base.json"
 
 MARKUP = ("<x>", "</x>", "<y>", "</y>", "<z>", "</z>", "<z_empty>", *(f"<z{k}>" for k in range(1, 9)))
 """Tokens that a pretrained tokenizer is extended by: the canonical record's, and 8 discrete latents."""
+
+
+ALL_CHARACTERS = "".join(CHARACTERS)
+"""What inputs and traces are written in."""
 
 
 class Tokenizer(Protocol):
@@ -265,6 +269,12 @@ def _load_pretrained(path: str, seed: int) -> Backbone:
             raise TrainerError(
                 f"base.path: {path!r} rescales its logits ({name}), which is not supported. Take another model."
             )
+    read_back = tokenizer.decode(tokenizer.encode(ALL_CHARACTERS))
+    if read_back != ALL_CHARACTERS:
+        raise TrainerError(
+            f"base.path: the tokenizer of {path!r} does not give a trace's text back: {read_back!r} instead of "
+            f"{ALL_CHARACTERS!r}. Take a model with a tokenizer that loses nothing."
+        )
     sha256 = weights_sha256(model)
     _add_rows(model, tokenizer.new_ids, seed)
     return Backbone(model, tokenizer, tokenizer.new_ids, sha256, pretrained=True)
