@@ -175,7 +175,7 @@ def _snapshot(repository: Path, head: str, pathspec: list[str]) -> str:
     with tempfile.TemporaryDirectory(prefix="slurmkit-index-") as folder:
         own = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         try:
-            shutil.copyfile(
+            shutil.copy2(  # with its times: by them git knows which files may have changed unseen ("racy git")
                 repository / git_line(repository, "rev-parse", "--git-path", "index"), own["GIT_INDEX_FILE"]
             )
         except FileNotFoundError:

@@ -28,7 +28,8 @@ if act == "oom":
     block[::4096] = b"x" * len(block[::4096])
     time.sleep(config.get("seconds", 1.5))
 if act == "diverge":
-    (run_dir / "error.json").write_text(json.dumps({"kind": "diverged", "message": "loss is nan", "step": 12, "term": "kl"}))
+    told = {"kind": "diverged", "message": "loss is nan", "step": 12, "term": "kl"}
+    (run_dir / "error.json").write_text(json.dumps(told))
     sys.exit(1)
 if act == "bug":
     raise KeyError("no such strategy")
@@ -63,12 +64,11 @@ class Workplace:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("SLURMKIT")}
         return {**kept, "SLURMKIT_LOCAL_CPUS": "2", "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "120"}
 
-    def slurmkit(self, *words: str, exit_code: int | None = 0, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+    def slurmkit(self, *words: str, exit_code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run the installed command; check its exit code unless that is None."""
         command = [str(Path(sys.executable).parent / "slurmkit"), *words]
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        own = self.environment()
+        done = subprocess.run(command, cwd=self.root, env=own, capture_output=True, text=True, timeout=90, check=False)
         if exit_code is not None:
             assert done.returncode == exit_code, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr or words[0] == "run", done.stderr
@@ -81,6 +81,7 @@ class Workplace:
             command,
             cwd=self.root,
             env=self.environment(),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -11,8 +11,8 @@ CONFIG = {"train": {"batch_size": 32, "accumulation": 1, "lr": 0.1}, "seed": 0}
 OOM = {"oom": {"changes": {"resources.mem": "x2"}, "limit": 2}}
 
 
-def after(reason, rules, by_hand=(), before=None, resources=Resources(mem_mb=1000)):
-    return changes_for(reason, rules, by_hand, before=before, config=CONFIG, resources=resources)
+def after(reason, rules, by_hand=(), before=None):
+    return changes_for(reason, rules, by_hand, before=before, config=CONFIG, resources=Resources(mem_mb=1000))
 
 
 def test_out_of_memory_doubles_memory_up_to_the_limit():
@@ -20,7 +20,7 @@ def test_out_of_memory_doubles_memory_up_to_the_limit():
     assert asked.mem_mb == 2000
     second, asked = after(Reason.OOM_HOST, OOM, before=first)
     assert asked.mem_mb == 4000
-    with pytest.raises(RetryLimitError, match="on_failure.oom.limit: 2 retries are used up"):
+    with pytest.raises(RetryLimitError, match=r"on_failure\.oom\.limit: 2 retries are used up"):
         after(Reason.OOM_HOST, OOM, before=second)
 
 
@@ -51,7 +51,9 @@ def test_earlier_changes_stay_in_later_attempts():
 
 
 def test_half_the_batch_with_twice_the_accumulation_keeps_the_science():
-    rules = {"oom_gpu": {"changes": {"config.train.batch_size": "/2", "config.train.accumulation": "x2"}, "limit": None}}
+    rules = {
+        "oom_gpu": {"changes": {"config.train.batch_size": "/2", "config.train.accumulation": "x2"}, "limit": None}
+    }
     changes, _ = after(Reason.OOM_GPU, rules)
     phrases, science = describe(changes, Resources(mem_mb=1000), CONFIG)
     assert phrases == ["train.batch_size 32 -> 16", "train.accumulation 1 -> 2"]

@@ -10,9 +10,7 @@ from slurmkit.states import Reason, State
 
 def status(number: int, task: str, pv: float, state: State = State.PLANNED, reason: Reason | None = None) -> RunStatus:
     axes = {"task": task, "pv": pv}
-    return RunStatus(
-        f"{number:03d}abc", f"{task}-{pv}", axes, state, reason, "", 1, "", "c" * 40, "s" * 64, "x", None
-    )
+    return RunStatus(f"{number:03d}abc", f"{task}-{pv}", axes, state, reason, "", 1, "", "c" * 40, "s" * 64, "x", None)
 
 
 RUNS = [

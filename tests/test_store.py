@@ -1,7 +1,6 @@
 """Records on disk."""
 
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,10 @@ from slurmkit.errors import LockTimeoutError, StoreError, UsageError
 from slurmkit.store import Row, Store
 
 HEADER = {"schema": 1, "commit": "c" * 40, "definition": {"needs": {}}}
-ROWS = [Row("a1", "one", {"seed": 1}, {"seed": 1}, "s", {}, {}), Row("a2", "two", {"seed": 2}, {}, "s", {"cpus": 2}, {})]
+ROWS = [
+    Row("a1", "one", {"seed": 1}, {"seed": 1}, "s", {}, {}),
+    Row("a2", "two", {"seed": 2}, {}, "s", {"cpus": 2}, {}),
+]
 
 
 def create(root: Path, name: str = "sweep") -> None:
@@ -61,7 +63,7 @@ def test_of_eight_shells_creating_at_once_one_succeeds(tmp_path):
         shell.join()
     assert sorted(answers) == ["created", *["refused"] * 7]
     assert Store(tmp_path).existing("sweep").rows() == ROWS
-    assert not [entry for entry in os.listdir(tmp_path / "sweep") if entry.startswith(".new-")]
+    assert not list((tmp_path / "sweep").glob(".new-*"))
 
 
 def test_an_extension_changes_runs_and_header_in_one_rename(tmp_path):

@@ -138,7 +138,7 @@ def _print(summary: Overview) -> None:
     import shutil
     import sys
 
-    from slurmkit.cli.render import styled, terminal_lines, pipe_lines
+    from slurmkit.cli.render import pipe_lines, styled, terminal_lines
 
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns

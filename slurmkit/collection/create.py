@@ -148,7 +148,7 @@ def header(project: Project, plan: CreatePlan, pinned: "pin.Pin") -> dict[str, J
         "name": plan.name,
         "created_at": now(),
         "commit": pinned.commit,
-        "ref": pinned.ref,
+        "refs": [pinned.ref],
         "dirty_files": list(pinned.dirty_files),
         "repository": str(pinned.repository),
         "source": str(plan.source.absolute()),
@@ -202,8 +202,8 @@ def check_configs(frozen: dict[str, Json], rows: Sequence[Row], folder: Path) ->
             [f"check: {' '.join(command)}: no answer after 600 s. Mend it, or leave it out."]
         ) from error
     if done.returncode != 0:
-        tail = done.stderr.decode(errors="replace").strip().splitlines()[-5:]
-        raise DefinitionError([f"check: {' '.join(command)}: exit {done.returncode}. {' | '.join(tail)}"])
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["It wrote nothing to stderr."]
+        raise DefinitionError([f"check: {' '.join(command)}: exit {done.returncode} in {folder}. {last[0]}"])
     answers = _answers(done.stdout, len(rows))
     problems = [
         f"check: run {row.name}: {error}"

@@ -45,6 +45,7 @@ class ExtendPlan:
         content: its bytes.
         source: its file.
         commit: what added and changed runs are pinned to.
+        refs: git references that keep the collection's commits.
         notes: what is worth saying.
     """
 
@@ -55,6 +56,7 @@ class ExtendPlan:
     content: bytes
     source: Path
     commit: str
+    refs: list[str]
     notes: list[str]
 
 
@@ -128,9 +130,12 @@ def plan_extend(
     difference = compare(current, new_rows, header["definition"]["config"], frozen["config"])
     notes = list(expansion.notes)
     commit: str = header["commit"]
+    refs: list[str] = header["refs"]
     if revision is not None or allow_dirty:
         pinned = pin_for(project, records.name, revision, allow_dirty=allow_dirty, dry_run=dry_run, notes=notes)
-        commit = pinned.commit if pinned else commit
+        if pinned is not None:
+            commit = pinned.commit
+            refs = list(dict.fromkeys([*refs, *([pinned.ref] if pinned.ref else [])]))
     if frozen["command"] != header["definition"]["command"]:
         notes.append("the command changed: every run is new, because a run is its command and config")
     rows = _merge(old_rows, new_rows, difference, header, commit)
@@ -138,7 +143,7 @@ def plan_extend(
     if fresh:
         folder = pin.materialise(commit, Path(header["repository"]), project.store.checkouts)
         notes += check_configs(frozen, fresh, folder)
-    return ExtendPlan(difference, rows, frozen, expansion, content, path, commit, notes)
+    return ExtendPlan(difference, rows, frozen, expansion, content, path, commit, refs, notes)
 
 
 def _merge(
@@ -179,6 +184,7 @@ def carry_out(records: CollectionStore, plan: ExtendPlan) -> None:
     """Write the extension. The caller holds the lock."""
     header = records.header | {
         "definition": plan.frozen,
+        "refs": plan.refs,
         "definition_sha256": sha256(plan.content),
         "source": str(plan.source.absolute()),
         "axes": {axis: list(values) for axis, values in plan.expansion.axes.items()},

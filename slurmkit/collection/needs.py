@@ -43,9 +43,10 @@ def match_needs(
     for alias, need in needs.items():
         other = need["collection"] or name
         candidates = _own(runs) if other == name else _others(store, name, other)
-        match = need["match"] or [axis for axis in axes if candidates and axis in candidates[0].axes]
-        if other == name and not need["match"]:
-            match = [axis for axis in match if axis not in need["where"]]
+        match = need["match"]
+        if match is None:
+            shared = candidates[0].axes if candidates else {}
+            match = [axis for axis in axes if axis in shared and not (other == name and axis in need["where"])]
         index = _index(candidates, match, need["where"])
         for run, into in zip(runs, found, strict=True):
             if not _holds(run.axes, need["when"]):

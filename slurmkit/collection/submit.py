@@ -16,6 +16,7 @@ from slurmkit.collection.poll import Snapshot, poll
 from slurmkit.collection.retry import Changes, RetryLimitError, changes_for, describe
 from slurmkit.errors import SchedulerError, UsageError
 from slurmkit.expand import resolve_config
+from slurmkit.names import label_text
 from slurmkit.project import Project
 from slurmkit.records import Json, RunStatus, WorkOrder
 from slurmkit.resources import Resources
@@ -248,7 +249,7 @@ class _Orders:
             "run_dir": str(run_dir),
             "run_id": row.id,
             "python": sys.executable,
-            **{axis: str(value) for axis, value in row.axes.items()},
+            **{axis: label_text(value) for axis, value in row.axes.items()},
             **{
                 f"needs.{alias}.run_dir": str(self._project.store.collection(collection).run_dir(name))
                 for alias, (collection, _, name) in row.needs.items()

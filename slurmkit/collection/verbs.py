@@ -1,12 +1,15 @@
 """What can be done to a collection: submit, resubmit, cancel, delete. Plan first, then carry out."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from slurmkit import pin
 from slurmkit.collection import submit as submission
 from slurmkit.collection.backends import backend_name, scheduler
 from slurmkit.collection.poll import Snapshot, poll
-from slurmkit.errors import UsageError
+from slurmkit.errors import PinError, UsageError
 from slurmkit.project import Project
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
@@ -182,4 +185,8 @@ def delete(project: Project, records: CollectionStore, *, force: bool) -> None:
             raise UsageError(
                 f"collection {records.name!r}: {', '.join(users)} needs its runs. Delete that first, or use --force.",
             )
+        repository, refs = Path(records.header["repository"]), records.header["refs"]
         records.delete()
+    for ref in refs:
+        with contextlib.suppress(PinError):  # the repository has moved: its references are its own affair
+            pin.release(repository, ref)
