@@ -437,6 +437,52 @@ def test_the_command_dies_with_its_worker_and_the_next_start_goes_on(bench: Benc
     assert (code, outcome["restart"]) == (0, 1)
 
 
+KILLED_WORKER = """
+import json, os, signal, sys
+from pathlib import Path
+from slurmkit.worker import work
+
+calls = 0
+
+def dying(change):
+    def changed(*arguments):
+        global calls
+        for when in ("before", "after"):
+            calls += 1
+            if calls == int(sys.argv[1]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if when == "before":
+                result = change(*arguments)
+        return result
+    return changed
+
+Path.replace, Path.rename = dying(Path.replace), dying(Path.rename)
+sys.exit(work(json.load(sys.stdin)))
+"""
+
+
+def test_a_worker_killed_around_any_record_loses_and_doubles_nothing(bench: Bench) -> None:
+    """Killed before and after each rename that it makes, in turn; then the attempt is started again."""
+    bench.python("import package; package.finish({'loss': 'old'}); raise SystemExit(1)")
+    for moment in range(1, 100):
+        again = bench.having(sys.executable, "-c", f"print('ran'); {GOOD}", attempt=moment + 1)
+        order = json.dumps(again.order.to_json())
+        killed = subprocess.run([sys.executable, "-c", KILLED_WORKER, str(moment)], input=order, text=True, check=False)
+        if killed.returncode == 0:
+            break
+        assert killed.returncode == -signal.SIGKILL
+        recorded = (again.attempt / "outcome.json").exists()
+        assert work(again.order.to_json()) == 0
+        assert again.outcome["outcome"] == "completed"
+        metrics = (bench.run_dir / "metrics.json").read_bytes()
+        assert again.outcome["metrics_sha256"] == hashlib.sha256(metrics).hexdigest()
+        ran = (again.attempt / "stdout.log").read_text().count("ran")
+        assert ran == 1 if recorded else ran <= 2
+    assert 10 < moment < 40
+    assert json.loads((bench.attempt / "metrics.json").read_bytes()) == {"loss": "old"}
+    assert not list(bench.run_dir.rglob(".imports"))
+
+
 def test_a_second_worker_of_an_attempt_waits_for_the_first(bench: Bench) -> None:
     slow = bench.having(sys.executable, "-c", f"import time; print('ran'); time.sleep(0.5); {GOOD}")
     first = start_worker(slow)
@@ -596,6 +642,16 @@ class TestProof:
         code, outcome = bench.run(str(python), "-c", f"import package.part; print(package.part.WHERE); {GOOD}")
         assert (bench.attempt / "stdout.log").read_text().strip() == f"{bench.order.checkout}/package/part.py"
         assert (code, outcome["pin"]) == (0, {"proved": True, "checked": 2, "foreign": {}})
+
+    def test_a_deeper_package_is_found_by_a_relative_path(self, repository: Path, tmp_path: Path) -> None:
+        (repository / "python").mkdir()
+        git(repository, "mv", "package", "python/package")
+        git(repository, "commit", "-q", "-m", "Move")
+        bench = make_bench(repository, tmp_path)
+        python = str(editable_environment(tmp_path / "environment", repository / "python", "a path file"))
+        assert bench.run(python, "-c", GOOD)[1]["reason"] == "pin_mismatch"
+        code, outcome = bench.run(python, "-c", GOOD, env={"PYTHONPATH": "python"}, attempt=2)
+        assert (code, outcome["pin"]["proved"]) == (0, True)
 
     def test_a_package_in_src_comes_from_the_checkout(self, repository: Path, tmp_path: Path) -> None:
         (repository / "src").mkdir()
