@@ -16,7 +16,7 @@ from trainer.records import write_json
 from trainer.tokenizer import CHARACTERS, CharTokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 MAX_POSITIONS = 512
 """Positions of a model from scratch; rotary embeddings make this a limit of the config only."""
@@ -59,10 +59,10 @@ class PretrainedTokenizer:
     """A pretrained tokenizer, extended by the markup.
 
     Args:
-        tokenizer: of transformers; changed in place.
+        tokenizer: ``PreTrainedTokenizerBase`` of transformers; changed in place.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, tokenizer: Any) -> None:
         missing = [token for token in MARKUP if token not in tokenizer.get_vocab()]
         if tokenizer.bos_token_id is None:
             missing.append("<bos>")
@@ -199,9 +199,14 @@ class Parts:
     config: Any
 
     @classmethod
-    def of(cls, model: "PreTrainedModel") -> "Parts":
+    def of(cls, model: Any) -> "Parts":
         """Take a model apart; adapters inside it stay in force."""
         return cls(model.get_input_embeddings(), model.base_model, model.get_output_embeddings(), model.config)
+
+
+def embedding_table(model: Any) -> Tensor:
+    """Return the rows of a causal LM's input embedding, (V, d), as it stands."""
+    return model.get_input_embeddings().weight
 
 
 def hidden_states(
@@ -281,7 +286,7 @@ def _load_pretrained(path: str, seed: int) -> Backbone:
 
 
 @torch.no_grad()
-def _add_rows(model: "PreTrainedModel", new_ids: list[int], seed: int) -> None:
+def _add_rows(model: Any, new_ids: list[int], seed: int) -> None:
     """Give new tokens rows drawn from a Gaussian with each dimension's mean and deviation over the old rows."""
     if not new_ids:
         return

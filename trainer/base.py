@@ -74,7 +74,8 @@ def run_base(config: Config, config_sha256: str, records: RunRecords, stop: Stop
     """
     device = choose_device(config.device)
     tokenizer = CharTokenizer()
-    model = build_from_scratch(config.model, tokenizer, stream_seed(config.seed, "weights")).to(device)
+    model = build_from_scratch(config.model, tokenizer, stream_seed(config.seed, "weights"))
+    model.to(device)  # pyright: ignore[reportArgumentType]  # a decorator in transformers hides self
     train_rows = _ground_truth(config, tokenizer, "train", config.data.records)
     validation_rows = _ground_truth(config, tokenizer, "validation", config.pool.validation_records)
     learner = BaseLearner(model, train_rows, validation_rows, config)

@@ -71,7 +71,8 @@ def generator_rows(
     """Build ``<bos><x>X</x><z><z_empty></z><y>Y</y><eos>`` for N pairs of token ids.
 
     Args:
-        xs, ys: N lists of token ids each, without markup.
+        xs: N inputs, lists of token ids without markup.
+        ys: N answers, likewise.
         tokenizer: of the markup.
         position_neutral: see `slot_positions`.
     """

@@ -116,7 +116,8 @@ def _task_problems(config: Config) -> Iterator[str]:
     for name in mix:
         if name not in task.strategies:
             near = suggestion(name, task.strategies)
-            yield f"task.strategy_mix.{name}: {task.name} has no such strategy.{near} Known: {', '.join(task.strategies)}."
+            known = ", ".join(task.strategies)
+            yield f"task.strategy_mix.{name}: {task.name} has no such strategy.{near} Known: {known}."
     if sum(mix.values()) == 0:
         yield "task.strategy_mix: all weights are 0. Give at least one strategy a weight above 0."
 
@@ -126,7 +127,7 @@ def _mode_problems(config: Config) -> Iterator[str]:
     if config.mode == "base":
         for name in sorted(config.objective.model_fields_set & weights.keys()):
             if weights[name] != 0:
-                yield f"objective.{name}: is {weights[name]:g}, but a base run has no such term. Set it to 0, or leave it out."
+                yield f"objective.{name}: is {weights[name]:g}, but a base run has no such term. Leave it out."
         return
     if config.base is None:
         yield "base.path: missing. Name the checkpoint folder of a base run, or a pretrained causal language model."
@@ -156,7 +157,7 @@ def _train_problems(config: Config) -> Iterator[str]:
 
 
 def _explain(problem: ErrorDetails) -> str:
-    """Turn one of pydantic's problems into ``dotted.key: what, with the value. What to do.``"""
+    """Turn one of pydantic's problems into a line: dotted key, what is wrong, with the value, what to do."""
     key = ".".join(str(part) for part in problem["loc"]) or "config"
     value = problem["input"]
     match problem["type"]:

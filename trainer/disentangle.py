@@ -49,7 +49,8 @@ class PairRows:
         """Run the model on some pairs.
 
         Args:
-            index: (B,), which.
+            model: router, generator and posterior.
+            index: (B,), which pairs.
             noise: (S, B, d_z), standard normal.
         """
         baseline = torch.cat([self._baselines[i] for i in index.tolist()]).to(model.device)
@@ -139,7 +140,7 @@ def run_disentangle(config: Config, config_sha256: str, records: RunRecords, sto
             f"task: the base in {config.base.path} was trained on {backbone.task.model_dump_json()}, this run asks for "
             f"{config.task.model_dump_json()}. Take the base's task, or another base."
         )
-    backbone.model.to(device)
+    backbone.model.to(device)  # pyright: ignore[reportArgumentType]  # a decorator in transformers hides self
     pool = _pool(config, backbone, records)
     pooling = config.latent.pooling or ("last" if backbone.pretrained else "mean")
     neutral = config.latent.position_neutral

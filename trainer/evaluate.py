@@ -110,7 +110,14 @@ def sample_through_router(
     """Draw z ~ p(z|x), inject it, and let the generator answer.
 
     Args:
+        model: router and generator.
+        tokenizer: of the inputs.
+        xs: N inputs, lists of token ids.
+        position_neutral: see `slot_positions`.
+        max_tokens: of an answer.
         temperature: of the answers, not of z; 0: greedy.
+        batch_size: inputs at once.
+        generator: of all draws.
     """
     lm, device = model.lm, model.device
     answers: list[list[int]] = [[] for _ in xs]

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from trainer.backbone import Parts, Tokenizer, hidden_states
 
 
 def equal_length_groups(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Yield row numbers in groups of one length and of at most `batch_size` rows: nothing is ever padded on the left."""
+    """Yield row numbers in groups of one length and of at most `batch_size`: nothing is ever padded on the left."""
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for row, length in enumerate(lengths):
         groups[length].append(row)
@@ -30,7 +30,10 @@ def drop_hidden_keys(cache: DynamicCache, visible: Tensor) -> None:
     if bool(visible.all()):
         return
     for layer in cache.layers:
-        layer.keys, layer.values = layer.keys[:, :, visible], layer.values[:, :, visible]
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        layer.keys, layer.values = layer.keys[:, :, visible], layer.values[:, :, visible]  # (B, heads, seen, d_head)
 
 
 @torch.no_grad()
@@ -49,6 +52,7 @@ def write_traces(
 
     Args:
         lm: what writes.
+        tokenizer: of the markup.
         hidden: (B, d); final states at ``<y>``.
         cache: keys and values of the prompts, with ``<y>``; extended and cut in place.
         position: of the next token.
@@ -85,6 +89,8 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> T
 
     Args:
         logits: (A, V).
+        temperature: 0 takes the most probable token.
+        generator: of the draws.
 
     Returns:
         (A,), int64.

@@ -5,12 +5,12 @@ model does not depend on what follows, so one pass over the generator's record g
 """
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from trainer.backbone import Backbone, Parts, hidden_states
+from trainer.backbone import Backbone, Parts, embedding_table, hidden_states
 from trainer.batches import Rows
 from trainer.config import AdaptationConfig
 from trainer.likelihood import log_likelihood, target_states, targets
@@ -55,7 +55,7 @@ class LatentModel(nn.Module):
         _make_slot_neutral(backbone)
         self.dim, self.pooling = dim, pooling
         causal = backbone.model.eval()  # evaluation mode throughout: no dropout anywhere
-        width: int = causal.get_input_embeddings().weight.shape[1]
+        width = embedding_table(causal).shape[1]
         self._peft: PeftModel | None = None
         if adaptation.kind == "lora":
             self.generator = self._peft = _with_two_adapters(backbone, adaptation)
@@ -68,7 +68,7 @@ class LatentModel(nn.Module):
         self.injection = nn.Linear(dim, width, bias=False)  # E, (d, d_z)
         nn.init.normal_(self.router_head.weight, std=ROUTER_STD)
         nn.init.zeros_(self.router_head.bias)
-        size = float(causal.get_input_embeddings().weight.detach().std())  # of one component of an embedding
+        size = float(embedding_table(causal).detach().std())  # of one component of an embedding
         nn.init.normal_(self.injection.weight, std=INJECTION_SHARE * size / dim**0.5)
 
     @property
@@ -92,9 +92,8 @@ class LatentModel(nn.Module):
             (B, d).
         """
         self._switch_to(POSTERIOR)
-        lm = Parts.of(self._causal())
-        embeddings = lm.embed(rows.ids) if self.posterior is None else self.posterior.get_input_embeddings()(rows.ids)
-        hidden = hidden_states(self.posterior or lm.decoder, embeddings, rows.positions)  # (B, L, d)
+        decoder: Any = Parts.of(self._causal()).decoder if self.posterior is None else self.posterior
+        hidden = hidden_states(decoder, decoder.get_input_embeddings()(rows.ids), rows.positions)  # (B, L, d)
         if self.pooling == "last":
             return hidden[torch.arange(len(hidden), device=hidden.device), rows.lengths - 1]
         weights = rows.is_target.to(hidden.dtype)
@@ -129,7 +128,8 @@ class LatentModel(nn.Module):
         """Do all that one value of the objective needs.
 
         Args:
-            entangled, generator: the same B pairs as the posterior's and as the generator's records.
+            entangled: B pairs as the posterior's records.
+            generator: the same pairs as the generator's records.
             baseline: (n,); the base model's negative log-likelihood of the targets.
             noise: (S, B, d_z), standard normal.
         """
@@ -160,7 +160,7 @@ class LatentModel(nn.Module):
         self._switch_to(GENERATOR)
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def _causal(self) -> "nn.Module":
+    def _causal(self) -> nn.Module:
         return self.generator if self._peft is None else self._peft.get_base_model()
 
     def _switch_to(self, adapter: str) -> None:
@@ -183,7 +183,7 @@ def split_gaussian(parameters: Tensor) -> tuple[Tensor, Tensor]:
 def _make_slot_neutral(backbone: Backbone) -> None:
     """Give the slot's tokens the embedding of ``</x>``: to the base they then say nothing new."""
     tokenizer = backbone.tokenizer
-    weight = backbone.model.get_input_embeddings().weight  # (V, d)
+    weight = embedding_table(backbone.model)  # (V, d)
     weight[[tokenizer.z_open, tokenizer.z_close, tokenizer.z_empty]] = weight[tokenizer.x_close].clone()
 
 
@@ -194,7 +194,7 @@ def _with_two_adapters(backbone: Backbone, adaptation: AdaptationConfig) -> "Pef
     def config(new_token_ids: list[int]) -> "LoraConfig":
         return LoraConfig(
             r=adaptation.rank,
-            lora_alpha=adaptation.alpha,
+            lora_alpha=adaptation.alpha,  # pyright: ignore[reportArgumentType]  # any number will do
             target_modules=list(adaptation.targets),
             lora_dropout=0.0,
             trainable_token_indices=new_token_ids or None,

@@ -49,10 +49,7 @@ def reconstruction(log_likelihood: Tensor, records: int, reduction: str) -> Tens
 def gaussian_kl(mu_q: Tensor, log_var_q: Tensor, mu_p: Tensor, log_var_p: Tensor) -> Tensor:
     """KL(q || p) of diagonal Gaussians, summed over dimensions, mean over records.
 
-    1/2 sum_d [ log s_p - log s_q + (s_q + (mu_q - mu_p)^2) / s_p - 1 ], s = exp(log_var).
-
-    Args:
-        mu_q, log_var_q, mu_p, log_var_p: (B, d_z).
+    1/2 sum_d [ log s_p - log s_q + (s_q + (mu_q - mu_p)^2) / s_p - 1 ], s = exp(log_var). All arguments: (B, d_z).
     """
     spread = (log_var_q.exp() + (mu_q - mu_p).square()) / log_var_p.exp()
     return 0.5 * (log_var_p - log_var_q + spread - 1).sum(1).mean()
@@ -71,10 +68,8 @@ def router_marginal_kl_to_prior(mu_p: Tensor, log_var_p: Tensor) -> Tensor:
     """KL of the router's marginal over the batch, as a Gaussian with its moments, from N(0, I).
 
     The variance of the mixture E_x[p(z|x)] follows from the law of total variance, mean_b s_p + Var_b(mu_p): without
-    the second part a router that tells inputs apart would be punished although its marginal matches the prior.
-
-    Args:
-        mu_p, log_var_p: (B, d_z).
+    the second part a router that tells inputs apart would be punished although its marginal matches the prior. Both
+    arguments: (B, d_z).
     """
     mean = mu_p.mean(0)  # (d_z,)
     variance = log_var_p.exp().mean(0) + mu_p.var(0, correction=0)  # (d_z,)

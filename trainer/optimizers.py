@@ -32,6 +32,8 @@ def build_optimizers(
 
     Args:
         parameters: what is trained, by name; names that begin with ``posterior.`` are the posterior's backbone's.
+        config: rule, rates and weight decay.
+        device: decides whose Muon is taken.
     """
     muon: dict[float, list[nn.Parameter]] = {}
     adamw: dict[float, list[nn.Parameter]] = {}
@@ -54,6 +56,8 @@ def lr_share(step: int, steps: int, config: TrainConfig) -> float:
 
     Args:
         step: from 1 to `steps`.
+        steps: of the whole run.
+        config: names the schedule.
     """
     if step <= config.warmup_steps:
         return step / config.warmup_steps

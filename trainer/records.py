@@ -39,8 +39,10 @@ class RunRecords:
         """Say where the run stands, unless it was said less than half a second ago.
 
         Args:
-            step, of: optimiser steps done, and in all.
+            step: optimiser steps done.
+            of: optimiser steps in all.
             metrics: what to show beside it; values that are not finite are left out.
+            force: write it also if the last time was a moment ago.
         """
         now = time.monotonic()
         if now < self._next_progress and not force:

@@ -97,8 +97,9 @@ def test_generator_starts_out_equal_to_the_base(backbone: Backbone, pairs: Pairs
 def test_every_trained_weight_gets_a_gradient(
     backbone: Backbone, pairs: Pairs, adaptation: AdaptationConfig, pooling: str
 ) -> None:
-    """One step first: the B of a LoRA pair starts at 0, and until it moves A has none. peft freezes the adapter that
-    was not switched to last, without a word; this fails then.
+    """Fails where peft has frozen the adapter that was not switched to last.
+
+    One step first: the B of a LoRA pair starts at 0, and until it moves A has no gradient.
     """
     model = latent_model(backbone, adaptation, pooling)
     entangled, generator = both_rows(pairs, backbone)
@@ -192,9 +193,7 @@ def test_greedy_decoding_is_the_naive_loop_without_a_cache(backbone: Backbone, p
 
 
 def test_sampling_follows_the_models_probabilities(backbone: Backbone, pairs: Pairs) -> None:
-    """First tokens of 2,000 answers to one input, against the softmax: a chi-square statistic that chance exceeds once
-    in ten thousand times.
-    """
+    """First tokens of 2,000 answers to one input against the softmax, by a chi-square statistic."""
     tokenizer, x = backbone.tokenizer, pairs.x[0]
     generator = torch.Generator().manual_seed(0)
     written = sample_from_base(backbone.model, tokenizer, [x] * 2000, 1, 1.0, generator, batch_size=500)

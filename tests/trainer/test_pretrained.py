@@ -41,7 +41,9 @@ def gpt2(tmp_path: Path) -> Path:
     folder = tmp_path / "gpt2"
     size = save_tokenizer(folder)
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=128)).save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=128)).save_pretrained(
+        folder
+    )
     return folder
 
 

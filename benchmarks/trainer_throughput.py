@@ -1,0 +1,135 @@
+"""Tokens a second of a LoRA training step: this trainer's beside transformers' Trainer with peft.
+
+Same model (the demo's 163k parameters), same adapter, same records in the same batches, float32, same threads, AdamW.
+Both learn y from x on entangled records: the Trainer is given labels of -100 outside the targets. Times are process
+time, so that other work on the machine disturbs little; the two take turns, and the best of the rounds counts.
+
+Run it with ``python benchmarks/trainer_throughput.py``; it prints a row of a Markdown table.
+"""
+
+import argparse
+import copy
+import logging
+import statistics
+import tempfile
+import time
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from trainer.backbone import Parts, build_from_scratch, hidden_states
+from trainer.batches import BatchOrder, Rows, entangled_rows
+from trainer.config import AdaptationConfig, ModelConfig, TrainConfig
+from trainer.likelihood import log_likelihood, target_states, targets
+from trainer.optimizers import build_optimizers
+from trainer.tasks import TASKS, sample_records
+from trainer.tokenizer import CharTokenizer
+
+BATCH = 32
+
+
+def adapted(model: nn.Module) -> nn.Module:
+    adaptation = AdaptationConfig(kind="lora")
+    config = LoraConfig(r=adaptation.rank, lora_alpha=adaptation.alpha, target_modules=list(adaptation.targets))
+    return get_peft_model(copy.deepcopy(model), config)
+
+
+def ours(model: nn.Module, rows: Rows, steps: int) -> float:
+    """Train with this trainer's parts and return tokens a second of process time."""
+    lm = Parts.of(model.get_base_model())
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizers = build_optimizers(parameters, TrainConfig(steps=steps), torch.device("cpu"))
+    order = BatchOrder(rows.lengths, BATCH, seed=0)
+    tokens, before = 0, time.process_time()
+    for step in range(steps):
+        batch = rows.take(order[step])
+        hidden = hidden_states(lm.decoder, lm.embed(batch.ids), batch.positions)
+        loss = -log_likelihood(target_states(hidden, batch), targets(batch), lm).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        tokens += int(batch.lengths.sum())
+    return tokens / (time.process_time() - before)
+
+
+def theirs(model: nn.Module, rows: Rows, steps: int) -> float:
+    """Train with transformers' Trainer on the same batches and return tokens a second of process time."""
+    order = BatchOrder(rows.lengths, BATCH, seed=0)
+    batches = [rows.take(order[step]) for step in range(steps)]
+    sequence = [row for step in range(steps) for row in order[step].tolist()]
+
+    def collate(features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+        batch = rows.take(torch.tensor([feature["row"] for feature in features]))
+        places = torch.arange(batch.ids.shape[1])
+        return {
+            "input_ids": batch.ids,
+            "attention_mask": (places < batch.lengths[:, None]).long(),
+            "labels": batch.ids.masked_fill(~batch.is_target, -100),
+        }
+
+    class InOrder(transformers.Trainer):
+        """Takes the rows in the order that they are given in."""
+
+        def _get_train_sampler(self, *_: object) -> torch.utils.data.Sampler[int]:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = transformers.TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=BATCH,
+            max_steps=steps,
+            learning_rate=1e-3,
+            lr_scheduler_type="constant",
+            max_grad_norm=1.0,
+            optim="adamw_torch_fused",
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            use_cpu=True,
+        )
+        trainer = InOrder(
+            model=model, args=settings, train_dataset=[{"row": row} for row in sequence], data_collator=collate
+        )
+        before = time.process_time()
+        trainer.train()
+        spent = time.process_time() - before
+    return sum(int(batch.lengths.sum()) for batch in batches) / spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    logging.disable(logging.WARNING)
+    transformers.logging.set_verbosity_error()
+    tokenizer = CharTokenizer()
+    base = build_from_scratch(ModelConfig(), tokenizer, seed=0)
+    records = sample_records(TASKS["sorting_algorithms"], {}, 2048, seed=0, split="train", purpose="bench")
+    rows = entangled_rows(
+        [tokenizer.encode(record.x) for record in records],
+        [tokenizer.encode(record.y) for record in records],
+        tokenizer,
+    )
+    speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(asked.rounds):
+        speeds["ours"].append(ours(adapted(base), rows, asked.steps))
+        speeds["theirs"].append(theirs(adapted(base), rows, asked.steps))
+    best, peer = max(speeds["ours"]), max(speeds["theirs"])
+    ratio = statistics.median(a / b for a, b in zip(speeds["ours"], speeds["theirs"], strict=True))
+    print("| what | here | peer: transformers' Trainer + peft | ratio (median) | wanted |")
+    print("|---|---|---|---|---|")
+    what = f"LoRA step, 163k parameters, {BATCH} records, tokens/core-s"
+    print(f"| {what} | {best:,.0f} | {peer:,.0f} | {ratio:.2f} | >= 1.0 |")
+
+
+if __name__ == "__main__":
+    main()
