@@ -19,7 +19,7 @@ from slurmkit.resources import Resources
 from slurmkit.template import placeholders
 
 if TYPE_CHECKING:  # reading commands need `resolve_config` without pydantic
-    from slurmkit.definition import Definition
+    from slurmkit.definition.model import Definition
 
 MAX_RUNS = 200_000
 _MAX_DRAWS = 2_000_000
@@ -243,7 +243,7 @@ def _set_over(sets: dict[str, Json], override: Mapping[str, Json]) -> dict[str, 
 
 def _identity(definition: "Definition") -> Callable[[str, Mapping[str, Label]], str]:
     """Return what makes a run's id of its config's digest and its labels."""
-    from slurmkit.definition_references import templates
+    from slurmkit.definition.references import templates
 
     used: set[str] = set()
     for _, text, kind in templates(definition):

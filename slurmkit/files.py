@@ -166,6 +166,8 @@ def lock(path: Path, *, timeout_s: float = 60.0) -> Generator[None]:
             return
         if not held:
             raise LockTimeoutError(_held_message(path, timeout_s))
+        if not _is_still_at(descriptor, path):
+            raise StoreError(f"{path}: was removed by another command while this one waited. Run the command again.")
         yield
     finally:
         os.close(descriptor)  # gives the lock back
@@ -182,6 +184,14 @@ def try_lock(path: Path) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def _is_still_at(descriptor: int, path: Path) -> bool:
+    """Say whether a path still names the open file: a lock on a removed file keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _flock(descriptor: int, timeout_s: float) -> bool:

@@ -9,8 +9,8 @@ from slurmkit.names import Label, label_in_name, label_key
 from slurmkit.records import Json, is_list
 
 if TYPE_CHECKING:  # reading commands come here without pydantic
-    from slurmkit.definition import Definition
-    from slurmkit.definition_parts import Axis
+    from slurmkit.definition.model import Definition
+    from slurmkit.definition.parts import Axis
 
 BLOCK, SETTING = "block", "setting"
 """The two axes that `settings` make."""

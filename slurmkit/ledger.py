@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from slurmkit.errors import StoreError
 from slurmkit.records import Json
 from slurmkit.states import Reason, State
 
@@ -86,13 +87,26 @@ class Ledger:
         return {run: attempt for run, attempt in self.attempts.items() if attempt.end is None}
 
 
-def replay(events: Iterable[dict[str, Json]]) -> Ledger:
-    """Fold the journal's events into a ledger."""
+def replay(events: Iterable[dict[str, Json]], *, where: str = "journal.jsonl") -> Ledger:
+    """Fold the journal's events into a ledger.
+
+    Args:
+        events: in their order.
+        where: the file they come from, for the error.
+
+    Raises:
+        StoreError: a line that no command has written.
+    """
     ledger = Ledger()
-    for event in events:
-        apply = _APPLY.get(event["event"])
-        if apply is not None:
-            apply(ledger, event)
+    for number, event in enumerate(events, start=1):
+        try:
+            apply = _APPLY.get(event["event"])
+            if apply is not None:
+                apply(ledger, event)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"{where}:{number}: not an event: {event!r:.200}. Restore the file from a backup."
+            ) from error
     return ledger
 
 
@@ -127,7 +141,9 @@ def _observed(ledger: Ledger, event: dict[str, Json]) -> None:
         attempt = ledger.attempts.get(run)
         if attempt is not None and attempt.number == values[0]:
             attempt.end = Observation._make(values)
-            if attempt.state is State.PLANNED:  # it never started, because a run that it needs did not complete
+            if (
+                attempt.reason is None and attempt.state is State.PLANNED
+            ):  # it never started, because a run that it needs did not complete
                 ledger.held.add(run)
 
 

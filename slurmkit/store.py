@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from slurmkit import files
 from slurmkit.errors import StoreError, UsageError
-from slurmkit.records import SCHEMA, Json
+from slurmkit.records import SCHEMA, Json, is_mapping
 
 _MARK = ".slurmkit"
+_DELETED = ".deleted-"
 
 
 def now() -> str:
@@ -198,8 +199,8 @@ class CollectionStore:
 
     @property
     def definition_file(self) -> Path:
-        """The person's file, byte for byte."""
-        return self.records / "definition.yaml"
+        """The person's file, byte for byte: ``definition.yaml``, or ``definition.<generation>.yaml``."""
+        return self.records / self.header.get("definition_file", "definition.yaml")
 
     def exists(self) -> bool:
         """Whether the collection was created."""
@@ -220,6 +221,8 @@ class CollectionStore:
             header = files.read_json(self.header_file)
         except FileNotFoundError as error:
             raise UsageError(f"collection {self.name!r}: not found. slurmkit collection list") from error
+        if not is_mapping(header) or not is_mapping(header.get("definition")) or "commit" not in header:
+            raise StoreError(f"{self.header_file}: not a collection's record. Restore the file from a backup.")
         if header.get("schema") != SCHEMA:
             raise StoreError(
                 f"{self.header_file}: schema: {header.get('schema')!r} was written by another version of slurmkit "
@@ -279,21 +282,43 @@ class CollectionStore:
                 )
 
     def rows(self) -> list[Row]:
-        """Read the frozen runs, the retired ones among them, in the definition's order."""
+        """Read the frozen runs, the retired ones among them, in the definition's order.
+
+        Raises:
+            StoreError: the file is gone, or holds what is no run: a collection without runs would look complete.
+        """
         records, _ = files.read_lines(self.runs_file)
-        return [Row.from_json(record) for record in records]
+        try:
+            rows = [Row.from_json(record) for record in records]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{self.runs_file}: holds what is no run. Restore the file from a backup.") from error
+        if not rows and not self.runs_file.exists():
+            raise StoreError(f"{self.runs_file}: is missing. Restore the file from a backup.")
+        return rows
+
+    def events(self) -> list[dict[str, Json]]:
+        """Read the journal.
+
+        Raises:
+            StoreError: it is gone or empty (its first line is as old as the collection): without it, runs that are
+                under way or completed would look as if they had never been submitted.
+        """
+        events, _ = files.read_lines(self.journal)
+        if not events:
+            raise StoreError(f"{self.journal}: is missing or empty. Restore the file from a backup.")
+        return events
 
     def replace_rows(self, rows: Sequence[Row], header: dict[str, Json], definition: bytes) -> None:
         """Replace the frozen runs after an extension. The caller holds the lock.
 
-        The new runs go to a file of their own, and the header, which names it, is replaced last: runs and header
-        change in one rename, and the runs as they were stay readable.
+        The new runs and the new definition go to files of their own, and the header, which names them, is replaced
+        last: all change in one rename, and the runs as they were stay readable.
         """
         generation = int(header.get("generation", 1)) + 1
-        fresh = f"runs.{generation}.jsonl"
-        files.write_atomic(self.records / fresh, _lines(rows))
-        files.write_json(self.header_file, header | {"generation": generation, "runs_file": fresh})
-        files.write_atomic(self.definition_file, definition)
+        fresh = {"runs_file": f"runs.{generation}.jsonl", "definition_file": f"definition.{generation}.yaml"}
+        files.write_atomic(self.records / fresh["runs_file"], _lines(rows))
+        files.write_atomic(self.records / fresh["definition_file"], definition)
+        files.write_json(self.header_file, header | {"generation": generation, **fresh})
         self.__dict__.pop("header", None)
 
     def append(self, *events: dict[str, Json]) -> None:
@@ -302,8 +327,16 @@ class CollectionStore:
 
     @contextlib.contextmanager
     def lock(self, *, timeout_s: float = 60.0) -> Generator[None]:
-        """Hold the collection's lock: needed to write anything below ``.slurmkit/``."""
+        """Hold the collection's lock: needed to write anything below ``.slurmkit/``.
+
+        Raises:
+            UsageError: the collection does not exist, or was deleted while this waited.
+            LockTimeoutError: another command held it for all of `timeout_s`.
+        """
+        if not self.exists():
+            raise UsageError(f"collection {self.name!r}: not found. slurmkit collection list")
         with files.lock(self.records / "lock", timeout_s=timeout_s):
+            self.__dict__.pop("header", None)  # another command may have extended the collection in the meantime
             yield
 
     def fingerprint(self) -> list[int]:
@@ -315,11 +348,17 @@ class CollectionStore:
         return marks
 
     def delete(self) -> None:
-        """Remove the collection and all of its runs. The records go first, in one rename."""
-        doomed = self.folder / f".deleted-{secrets.token_hex(4)}"
-        self.records.rename(doomed)
-        shutil.rmtree(self.folder)
-        for parent in list(self.folder.parents)[: len(Path(self.name).parts) - 1]:
+        """Remove the collection and all of its runs.
+
+        All goes in one rename: a command that is killed leaves the collection whole or gone, and the next deletion
+        removes the files that it left.
+        """
+        depth = len(Path(self.name).parts)
+        root = self.folder.parents[depth - 1]
+        self.folder.rename(root / f"{_DELETED}{secrets.token_hex(4)}")
+        for doomed in root.glob(f"{_DELETED}*"):
+            shutil.rmtree(doomed, ignore_errors=True)  # two commands may be at it
+        for parent in list(self.folder.parents)[: depth - 1]:
             with contextlib.suppress(OSError):
                 parent.rmdir()
 

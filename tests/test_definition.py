@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurmkit.definition import json_schema, load_definition, parse_definition
+from slurmkit.definition.model import json_schema, load_definition, parse_definition
 from slurmkit.errors import DefinitionError
 from slurmkit.expand import expand
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from slurmkit.definition import Definition, load_definition, parse_definition
+from slurmkit.definition.model import Definition, load_definition, parse_definition
 from slurmkit.errors import DefinitionError, UsageError
 from slurmkit.expand import Expansion, Run, expand, resolve_config
 from slurmkit.template import fill, placeholders

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from slurmkit import pin
-from slurmkit.checkout import blob_id, manifest_path
 from slurmkit.errors import PinError
+from slurmkit.pin.checkout import blob_id, manifest_path
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -304,7 +304,7 @@ def test_a_maker_that_is_killed_leaves_nothing_that_reads_as_good(
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from slurmkit import checkout
+from slurmkit.pin import checkout
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 {_KILL_BEFORE[moment]} = die

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slurmkit.definition.yaml_source import read_yaml
 from slurmkit.errors import DefinitionError
-from slurmkit.yaml_source import read_yaml
 
 
 def value_of(text: str) -> Any:

@@ -14,6 +14,6 @@ def schema() -> None:
     """  # noqa: D301 -- \b is click's mark for lines that are not to be joined
     import json
 
-    from slurmkit.definition import json_schema
+    from slurmkit.definition.model import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))

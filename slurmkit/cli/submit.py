@@ -130,7 +130,7 @@ def parse_changes(changes: Sequence[str]) -> list[tuple[str, Json]]:
     """Read ``key=value`` pairs: ``x2``, ``/2`` and ``+2`` change a number, all else is a value as YAML has it."""
     import re
 
-    from slurmkit.yaml_source import read_yaml
+    from slurmkit.definition.yaml_source import read_yaml
 
     parsed: list[tuple[str, Json]] = []
     for change in changes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slurmkit import __version__, files, pin
 from slurmkit.collection.needs import match_needs
-from slurmkit.definition import Definition, parse_definition
+from slurmkit.definition.model import Definition, parse_definition
 from slurmkit.errors import DefinitionError, PinError, UsageError
 from slurmkit.expand import Expansion, expand, resolve_config
 from slurmkit.project import Project

@@ -91,9 +91,12 @@ class Snapshot:
 def read(records: CollectionStore) -> Snapshot:
     """Read what the records say, without asking any scheduler."""
     rows = records.rows()
-    events, _ = files.read_lines(records.journal)
     kept = [row for row in rows if not row.retired]
-    return Snapshot(records, kept, [row for row in rows if row.retired], replay(events))
+    return Snapshot(records, kept, [row for row in rows if row.retired], _ledger(records))
+
+
+def _ledger(records: CollectionStore) -> Ledger:
+    return replay(records.events(), where=str(records.journal))
 
 
 def poll(store: Store, records: CollectionStore, *, locked: bool = False) -> Snapshot:
@@ -144,8 +147,7 @@ def settle(store: Store, snapshot: Snapshot) -> None:
         else:
             events.append({"event": "submitted", "token": token, "jobs": jobs})
     snapshot.records.append(*events)
-    recorded, _ = files.read_lines(snapshot.records.journal)
-    snapshot.ledger = replay(recorded)
+    snapshot.ledger = _ledger(snapshot.records)
 
 
 def _ask(store: Store, snapshot: Snapshot) -> None:
@@ -194,8 +196,7 @@ def _record(snapshot: Snapshot, *, locked: bool) -> None:
     else:
         try:
             with snapshot.records.lock(timeout_s=0.5):
-                events, _ = files.read_lines(snapshot.records.journal)
-                _append_observed(snapshot.records, replay(events), ended)
+                _append_observed(snapshot.records, _ledger(snapshot.records), ended)
         except StoreError:  # busy, full or read-only: what was seen is shown all the same
             pass
     for run, end in ended.items():

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slurmkit import files
-from slurmkit.checkout import blob_id, manifest_path
 from slurmkit.errors import StoreError
+from slurmkit.pin.checkout import blob_id, manifest_path
 from slurmkit.records import Json, PinProof
 
 PROOF_FOLDER = Path(__file__).parent.parent / "proof"

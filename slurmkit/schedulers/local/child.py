@@ -69,6 +69,7 @@ def run(start: Start) -> NoReturn:
     _fresh_signals()
     ctypes.memmove(start.mark_address, start.job.id.ljust(len(MARK_PLACEHOLDER)).encode(), len(MARK_PLACEHOLDER))
     os.setsid()
+    Path("/proc/self/comm").write_text(start.job.id, encoding="ascii")  # what ps and top call it
     me = read_process(os.getpid())
     assert me is not None, "a process sees itself"
     claims = Claims(start.queue / "claims")

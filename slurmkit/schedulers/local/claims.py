@@ -69,6 +69,12 @@ class Claims:
             found[job_id, int(start)] = Claim(pid or 0, ticks or 0, exit_code)
         return found
 
+    def clear_all_but(self, current: set[tuple[str, int]]) -> None:
+        """Remove the claims of starts whose end is on record, which a supervisor that was killed left behind."""
+        for (job_id, start), claim in self.all().items():
+            if (job_id, start) not in current:
+                self.clear(job_id, start, claim)
+
     def clear(self, job_id: str, start: int, claim: Claim) -> None:
         """Remove a claim whose end is on record."""
         stem = f"{job_id}.{start}"

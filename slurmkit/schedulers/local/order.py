@@ -18,16 +18,22 @@ class Order:
     def __init__(self) -> None:
         self._passes: Counter[str] = Counter()
 
-    def choose(self, state: QueueState, slots: Slots, begin: Callable[[Job], None]) -> None:
+    def choose(
+        self, state: QueueState, slots: Slots, begin: Callable[[Job], None], refuse: Callable[[Job, str], None]
+    ) -> None:
         """Begin the jobs that shall start now.
 
         Args:
             state: of the queue.
             slots: what is free; what the chosen jobs take is taken from it, by `begin`.
             begin: called for each job, in order; moves it out of the pending state.
+            refuse: called with a job that can never start on this machine, and why; ends it.
         """
         too_big: list[str] = []
         for job in state.ready():
+            if (why := slots.machine.refusal(job.cpus, job.gpus, job.mem_mb)) is not None:
+                refuse(job, why)
+                continue
             if slots.fits(job.cpus, job.gpus, job.mem_mb):
                 begin(job)
                 self._passes.pop(job.id, None)

@@ -6,6 +6,7 @@ A process is named by its id and its start time, so that a process id which is u
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from pathlib import Path
 MARK = "SLURMKIT_JOB"
 """Environment variable that all processes of a job carry; its value is the job's id."""
 
+FORKS_PER_S = 100_000
+"""More than any machine makes."""
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -36,9 +41,12 @@ class Process:
 
 def read_process(pid: int) -> Process | None:
     """Return a process, or None if there is none of that id."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 (this runs thousands of times a second)
-            text = file.read()
+    try:  # without a file object: this runs thousands of times a second
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, 4096)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name, in parentheses, may hold blanks and parentheses itself: fields are counted from the last one.
@@ -53,10 +61,26 @@ def read_process(pid: int) -> Process | None:
     )
 
 
-def all_processes() -> dict[int, Process]:
-    """Return all processes of the machine (or container) by id."""
-    found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 (speed)
+def all_processes(*, since: Collection[Process] = ()) -> dict[int, Process]:
+    """Return all processes of the machine (or container) by id.
+
+    Args:
+        since: processes; what is surely older than all of them is left out.
+    """
+    first = min((process.pid for process in since), default=0)
+    if not all(_ids_have_grown_since(process) for process in since):
+        first = 0
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 (speed)
+    found = (read_process(pid) for pid in pids if pid >= first)
     return {process.pid: process for process in found if process is not None}
+
+
+def _ids_have_grown_since(process: Process) -> bool:
+    """Whether all processes that began after one have larger ids: ids go up, until they begin anew at the largest."""
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - process.ticks / _TICKS_PER_S
+    largest = int(Path("/proc/sys/kernel/pid_max").read_text(encoding="ascii"))
+    latest = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[4])
+    return latest >= process.pid and age_s * FORKS_PER_S < largest
 
 
 def is_alive(pid: int, ticks: int) -> bool:
@@ -82,18 +106,25 @@ def family(processes: dict[int, Process], roots: Iterable[int]) -> set[int]:
     return {pid for pid in found if not processes[pid].zombie}
 
 
-def marked(processes: dict[int, Process], job_ids: Collection[str]) -> dict[str, set[int]]:
-    """Return, for each job, the living processes that carry its mark or descend from one that does."""
+def marked(processes: dict[int, Process], job_ids: Collection[str], *, since: int = 0) -> dict[str, set[int]]:
+    """Return, for each job, the living processes that carry its mark or descend from one that does.
+
+    Args:
+        processes: all processes.
+        job_ids: of the jobs.
+        since: start time, in ticks, of the oldest worker: no process of theirs is older.
+    """
     found: dict[str, set[int]] = {job_id: set() for job_id in job_ids}
     for process in processes.values():
-        if not process.zombie and (job_id := _mark_of(process.pid)) in found:
+        if process.ticks >= since and not process.zombie and (job_id := _mark_of(process.pid)) in found:
             found[job_id].add(process.pid)
     return {job_id: family(processes, pids) if pids else pids for job_id, pids in found.items()}
 
 
 def _mark_of(pid: int) -> str:
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 (this runs thousands of times a second)
+            environment = file.read()
     except OSError:  # gone, or somebody else's
         return ""
     start = environment.find(b"\0" + MARK.encode() + b"=")

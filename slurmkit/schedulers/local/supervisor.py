@@ -29,6 +29,7 @@ IDLE_S = 10.0
 MAX_RESTARTS = 100
 """How often a job may ask to be queued again."""
 _RETRY_S = 1.0
+_TIDY_S = 60.0
 _LOOK_S = 1.0
 """A journal that grew without a byte in the FIFO (its writer was killed in between) is noticed after this time."""
 
@@ -61,6 +62,7 @@ class Supervisor:
         self._stopping = False
         self._busy_at = time.monotonic()
         self._sampled_at = 0.0
+        self._tidied_at = time.monotonic()
         self._sample_pause_s = watch.SAMPLE_S
         self._poll = select.poll()
         self._wake = _open_fifo(queue / "wake")
@@ -70,6 +72,8 @@ class Supervisor:
     def adopt(self) -> None:
         """Take over what an earlier supervisor left: workers that live, ends not recorded, starts not made."""
         self._journal.refresh()
+        jobs = self._journal.state.jobs
+        self._claims.clear_all_but({(job_id, jobs[job_id].restarts) for job_id in self._journal.state.running})
         claims = self._claims.all()
         for job_id in list(self._journal.state.running):
             job = self._journal.state.jobs[job_id]
@@ -122,7 +126,15 @@ class Supervisor:
         left = watch.kill_trees(ended)
         self._settle([one for one in ended if one.job.id not in left], verdicts)
         self._end_due()
+        self._tidy()
         return self._fork_all()
+
+    def _tidy(self) -> None:
+        """Keep the journal short, now and then."""
+        if time.monotonic() - self._tidied_at > _TIDY_S:
+            self._tidied_at = time.monotonic()
+            if self._journal.compact():
+                self._rebind()
 
     def _settle(self, ended: list[Running], verdicts: list[tuple[Running, Record]]) -> None:
         """Record ends, verdicts and starts in one append, then let go of what has ended and tell what must be told."""
@@ -174,10 +186,7 @@ class Supervisor:
             state.apply(record)
             records.append(record)
 
-        for job in list(state.ready()):
-            if (why := self._machine.refusal(job.cpus, job.gpus, job.mem_mb)) is not None:
-                refuse(job, f"job {job.id} {why}")
-        self._order.choose(state, slots, begin)
+        self._order.choose(state, slots, begin, refuse)
         return records
 
     def _fork_all(self) -> Start | None:
@@ -335,6 +344,10 @@ def _described(one: Running) -> str:
     if one.ended == (None, None):
         return f"worker {one.worker.pid} vanished without an exit code"
     return describe_exit(*one.ended)
+
+
+def _say(what: str) -> None:
+    print(f"{now()} {what}", flush=True)
 
 
 def _note(*_: object) -> None:

@@ -134,8 +134,9 @@ def kill_trees(running: Collection[Running]) -> set[str]:
     """Kill all processes of jobs; return the ids of jobs of which some were left to kill."""
     if not running:
         return set()
-    seen = processes.all_processes()
-    marked = processes.marked(seen, {one.job.id for one in running})
+    seen = processes.all_processes(since=[one.worker for one in running])
+    oldest = min(one.worker.ticks for one in running)
+    marked = processes.marked(seen, {one.job.id for one in running}, since=oldest)
     left: set[str] = set()
     for one in running:
         pids = one.tree(seen) | marked[one.job.id]

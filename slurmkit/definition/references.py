@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from slurmkit import grid
+from slurmkit.definition.yaml_source import Problem, shown
 from slurmkit.errors import UsageError
 from slurmkit.names import did_you_mean
 from slurmkit.records import Json, is_list, is_mapping
 from slurmkit.states import REASON_GROUPS, Reason, reasons_named
 from slurmkit.template import placeholders, unknown_placeholder
-from slurmkit.yaml_source import Problem, shown
 
 if TYPE_CHECKING:
-    from slurmkit.definition import Definition
+    from slurmkit.definition.model import Definition
 
 Problems = Iterator[Problem]
 
@@ -220,7 +220,7 @@ def _resource_change(definition: "Definition", path: list[str], field: str, oper
 def _is_resource(field: str, value: Json) -> bool:
     from pydantic import ValidationError
 
-    from slurmkit.definition_parts import ResourcesPart
+    from slurmkit.definition.parts import ResourcesPart
 
     try:
         ResourcesPart.model_validate({field: value})

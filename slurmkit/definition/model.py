@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError
 
 from slurmkit import grid
-from slurmkit.definition_checks import cross_check
-from slurmkit.definition_errors import problems_of
-from slurmkit.definition_parts import (
+from slurmkit.definition.checks import cross_check
+from slurmkit.definition.findings import problems_of
+from slurmkit.definition.parts import (
     Argument,
     AxisOrList,
     CollectionName,
@@ -21,11 +21,11 @@ from slurmkit.definition_parts import (
     Variable,
     Word,
 )
+from slurmkit.definition.yaml_source import MAX_BYTES, Node, Source, read_yaml, shown
 from slurmkit.errors import DefinitionError
 from slurmkit.names import check_collection_name
 from slurmkit.records import Json, is_mapping
 from slurmkit.resources import Resources
-from slurmkit.yaml_source import MAX_BYTES, Node, Source, read_yaml, shown
 
 
 class Definition(Part):

@@ -16,10 +16,10 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from slurmkit.definition.yaml_source import shown
 from slurmkit.names import check_collection_name, check_word
 from slurmkit.records import Json, is_list, is_mapping
 from slurmkit.resources import Resources, parse_memory_mb, parse_time_s
-from slurmkit.yaml_source import shown
 
 MAX_ARGUMENT_BYTES = 100_000
 """Linux takes at most 128 KiB an argument or environment variable (MAX_ARG_STRLEN)."""

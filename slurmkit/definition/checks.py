@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from slurmkit import definition_references, grid
-from slurmkit.definition_references import values_path
+from slurmkit import grid
+from slurmkit.definition import references
+from slurmkit.definition.references import values_path
+from slurmkit.definition.yaml_source import Problem, path_text, shown
 from slurmkit.names import Label, did_you_mean, label_key
 from slurmkit.records import Json, is_list, is_mapping
-from slurmkit.yaml_source import Problem, path_text, shown
 
 if TYPE_CHECKING:
-    from slurmkit.definition import Definition
+    from slurmkit.definition.model import Definition
 
 Problems = Iterator[Problem]
 
@@ -340,8 +341,8 @@ _CHECKS = [
     _Check(_needs_when, "axes settings include needs", "needs"),
     _Check(_targets, "axes zip settings config overrides", "targets"),
     _Check(_seed_axis, "axes seed_axis", "seed_axis"),
-    _Check(definition_references.placeholders_known, "axes zip settings needs", "placeholders"),
-    _Check(definition_references.axes_used, "axes settings config command env needs placeholders", "used"),
-    _Check(definition_references.needs_sound, "axes settings needs", "needs"),
-    _Check(definition_references.on_failure_sound, "axes zip settings config overrides resources", "on_failure"),
+    _Check(references.placeholders_known, "axes zip settings needs", "placeholders"),
+    _Check(references.axes_used, "axes settings config command env needs placeholders", "used"),
+    _Check(references.needs_sound, "axes settings needs", "needs"),
+    _Check(references.on_failure_sound, "axes zip settings config overrides resources", "on_failure"),
 ]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from slurmkit.checkout import materialise_commit
 from slurmkit.errors import PinError
-from slurmkit.git import GitRefusedError, git, git_line
+from slurmkit.pin.checkout import materialise_commit
+from slurmkit.pin.git import GitRefusedError, git, git_line
 
 _SHOWN_FILES = 20
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slurmkit import files
 from slurmkit.errors import PinError
-from slurmkit.git import GitRefusedError, git
+from slurmkit.pin.git import GitRefusedError, git
 from slurmkit.records import SCHEMA, Json
 
 _LOCK_TIMEOUT_S = 1800.0

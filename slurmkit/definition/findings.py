@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from slurmkit.definition.yaml_source import Node, Problem, Source, shown
 from slurmkit.names import did_you_mean
 from slurmkit.records import Json
-from slurmkit.yaml_source import Node, Problem, Source, shown
 
 _EXPECTED = {
     "string_type": ("text", "Quote it"),
