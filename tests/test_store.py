@@ -1,11 +1,15 @@
 """Records on disk."""
 
 import multiprocessing
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from slurmkit import files
+from slurmkit.collection.poll import read
 from slurmkit.errors import LockTimeoutError, StoreError, UsageError
 from slurmkit.store import Row, Store
 
@@ -121,3 +125,78 @@ def test_a_name_that_leads_out_of_the_runs_folder_is_not_found(tmp_path):
     for name in ("../sweep", "/etc", "", "swep"):
         with pytest.raises(UsageError, match="not found"):
             Store(tmp_path).existing(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("journal.jsonl", None),
+        ("journal.jsonl", b""),
+        ("journal.jsonl", b'{"event": "created"}\n[1]\n'),
+        ("journal.jsonl", b'{"event": "created"}\n{"event": "intent"}\n'),
+        ("journal.jsonl", b'{"event": "created"}\n{"event": "observed", "runs": {"a1": [1]}}\n'),
+        ("runs.jsonl", None),
+        ("runs.jsonl", b'{"name": "one"}\n'),
+        ("runs.jsonl", b"1\n"),
+        ("collection.json", b"[]"),
+        ("collection.json", b'{"schema": 1}'),
+    ],
+)
+def test_a_record_that_is_gone_or_was_edited_is_named_and_never_read_as_nothing_submitted(tmp_path, name, content):
+    create(tmp_path)
+    path = tmp_path / "sweep" / ".slurmkit" / name
+    if name == "journal.jsonl":  # an attempt, so that an observation has something to be about
+        Store(tmp_path).existing("sweep").append(
+            {"event": "intent", "token": "t", "backend": "local@h", "attempts": {"a1": 1}}
+        )
+        content = content and path.read_bytes() + content
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match=name):
+        read(Store(tmp_path).existing("sweep"))
+
+
+def test_a_deletion_killed_half_way_leaves_the_name_free_and_the_next_one_clears_up(tmp_path):
+    create(tmp_path, "group/sweep")
+    records = Store(tmp_path).existing("group/sweep")
+    (records.run_dir("one") / "attempts").mkdir(parents=True)
+    (tmp_path / ".deleted-leftover" / "one").mkdir(parents=True)
+    records.delete()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_taken_on_a_file_that_was_removed_meanwhile_is_refused(tmp_path):
+    """Two commands would else hold the lock of one collection, deleted and made again, at once."""
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path / "lock", ready, done))
+    holder.start()
+    assert ready.wait(20)
+    errors: list[Exception] = []
+
+    def wait_for_it() -> None:
+        try:
+            with files.lock(tmp_path / "lock", timeout_s=20):
+                pass
+        except StoreError as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=wait_for_it)
+    waiting.start()
+    while not _opened(tmp_path / "lock"):
+        time.sleep(0.005)
+    (tmp_path / "lock").rename(tmp_path / "old")
+    done.set()
+    waiting.join(timeout=20)
+    holder.join(timeout=20)
+    assert [str(error) for error in errors] == [
+        f"{tmp_path / 'lock'}: was removed by another command while this one waited. Run the command again."
+    ]
+
+
+def _opened(path: Path) -> bool:
+    """Say whether this process has a file open."""
+    links = Path("/proc/self/fd").iterdir()
+    return any(os.path.realpath(link) == str(path) for link in links)
