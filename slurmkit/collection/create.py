@@ -18,6 +18,7 @@ from slurmkit.project import Project
 from slurmkit.records import SCHEMA, Json
 from slurmkit.store import Row, now, sha256
 from slurmkit.template import fill
+from slurmkit.worker.imports import python_path
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def check_configs(frozen: dict[str, Json], rows: Sequence[Row], folder: Path) ->
     if not frozen["check"] or not rows:
         return []
     command: list[str] = fill(frozen["check"], {"python": sys.executable})
+    own = {**os.environ, "PYTHONPATH": python_path(folder, os.environ.get("PYTHONPATH", ""))}
     shared = frozen["config"]
     lines = b"".join(files.json_line(resolve_config(shared, row.set)) for row in rows)
     try:
@@ -191,7 +193,7 @@ def check_configs(frozen: dict[str, Json], rows: Sequence[Row], folder: Path) ->
             input=lines,
             capture_output=True,
             cwd=folder,
-            env=check_environment(folder),
+            env=own,
             check=False,
             timeout=600,
         )
@@ -214,12 +216,6 @@ def check_configs(frozen: dict[str, Json], rows: Sequence[Row], folder: Path) ->
         rest = len(problems) - 20
         raise DefinitionError(problems[:20] + ([f"... and {rest} more."] if rest > 0 else []))
     return _inactive_axes(rows, answers)
-
-
-def check_environment(folder: Path) -> dict[str, str]:
-    """Return the environment in which a check sees the pinned code first."""
-    behind = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *([behind] if behind else [])])}
 
 
 def _answers(output: bytes, wanted: int) -> list[dict[str, list[str]]]:
