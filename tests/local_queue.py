@@ -49,7 +49,7 @@ class Queue:
     def wait(self, done: Callable[[], Any], timeout_s: float = 20) -> None:
         deadline = time.monotonic() + timeout_s
         while not done():
-            assert time.monotonic() < deadline, f"still waiting; {(self.path / 'supervisor.log').read_text()}"
+            assert time.monotonic() < deadline, f"still waiting; {_read(self.path / 'supervisor.log').decode()}"
             time.sleep(0.01)
 
     def wait_ended(self, timeout_s: float = 20) -> dict[str, Job]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_a_supervisor_killed_after_each_record_loses_and_doubles_no_job(queue: Q
     expected = {**{f"run {n}": 1 for n in range(12)}, "0": 1, "1": 1, "2": 1}
     assert Counter(log.read_text().splitlines()) == expected
     assert {job.state for job in queue.jobs().values()} == {JobState.COMPLETED}
-    assert list((queue.path / "claims").iterdir()) == []
+    queue.wait(lambda: not list((queue.path / "claims").iterdir()))  # removed after the last record
 
 
 def test_supervisors_killed_at_any_time_even_as_they_start_lose_and_double_no_job(queue: Queue, tmp_path: Path) -> None:
@@ -220,6 +221,19 @@ def test_a_submission_shows_whole_or_not_at_all(queue: Queue, monkeypatch: pytes
     with (queue.path / "journal.jsonl").open("w") as file:
         file.write('{"event":"submit","batch":"tor')  # its writer was killed: no line
     assert [job.result() for job in queue.executor.map_array(int, [1, 2])] == [1, 2]
+
+
+def test_removing_the_folder_of_a_queue_ends_its_jobs_and_its_supervisor(queue: Queue, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    job = queue.executor.submit(jobs.family, str(log))
+    queue.wait(log.exists)
+    shutil.rmtree(queue.path)
+
+    def left() -> set[int]:
+        return processes.marked(processes.all_processes(), {job.job_id})[job.job_id]
+
+    assert left()
+    queue.wait(lambda: not left() and not queue.supervisors())
 
 
 def test_an_idle_supervisor_uses_next_to_nothing_and_ends(queue: Queue) -> None:

@@ -107,15 +107,30 @@ class Supervisor:
         child = self._fork_all()
         while child is None and not self._stopping:
             try:
+                if self._is_removed():
+                    break
                 child = self._step()
-            except StoreError as error:
-                print(f"{now()} {error} Trying again.", flush=True)
+                if child is None and self._idle() and self._leave():
+                    break
+            except (StoreError, OSError) as error:  # a full disk: nothing new starts, what runs goes on
+                _say(f"{error} Trying again.")
                 time.sleep(_RETRY_S)
             if child is None:
-                if self._idle() and self._leave():
-                    break
                 self._sleep()
         return child
+
+    def _is_removed(self) -> bool:
+        """Whether somebody has removed the queue's folder. Nobody can ask for its jobs again: they are ended."""
+        assert self._lock is not None, "held until the loop ends"
+        try:
+            there = (self.queue / "supervisor.lock").stat().st_ino == os.fstat(self._lock).st_ino
+        except FileNotFoundError:
+            there = False
+        if not there:
+            _say(f"{self.queue}: was removed. Ending its {len(self._running)} running job(s).")
+            while watch.kill_trees(list(self._running.values())):
+                time.sleep(0.01)
+        return not there
 
     def _step(self) -> Start | None:
         self._journal.refresh()
