@@ -64,7 +64,7 @@ def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
         records.error(kind="error", error=error, step=None, term=None)
         print(error, file=sys.stderr)
         return 1
-    except Exception as error:
+    except Exception as error:  # whatever it is: it is put on record and raised again
         from trainer.errors import DivergedError, failure_kind
 
         diverged = error if isinstance(error, DivergedError) else None

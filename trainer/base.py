@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from trainer.backbone import BASE_RECORD, Parts, build_from_scratch, hidden_states, save_base, weights_sha256
-from trainer.batches import BatchOrder, Rows, entangled_rows
+from trainer.batches import Rows, entangled_rows
 from trainer.config import Config
 from trainer.environment import choose_device
 from trainer.evaluate import Metrics, answer_quality, judge
 from trainer.likelihood import log_likelihood, target_states, targets
-from trainer.loop import train
+from trainer.loop import batch_order, train
 from trainer.pool import Pool, build_pool, sample_from_base, save_pool
 from trainer.randomness import stream, stream_seed
 from trainer.records import RunRecords
@@ -40,7 +40,8 @@ class BaseLearner:
         """Return the mean negative log-likelihood of the batch's targets, nats a token."""
         del step, part  # nothing is drawn here
         loss = -self._log_likelihood(self._train.take(index)).mean()
-        return loss, {"total": loss.detach(), "weighted/reconstruction": loss.detach()}
+        value = loss.detach()
+        return loss, {"reconstruction_loss": value, "weighted/reconstruction": value, "total": value}
 
     def tokens(self, index: Tensor) -> int:
         """Return the tokens of the batch, padding left out."""
@@ -79,7 +80,7 @@ def run_base(config: Config, config_sha256: str, records: RunRecords, stop: Stop
     train_rows = _ground_truth(config, tokenizer, "train", config.data.records)
     validation_rows = _ground_truth(config, tokenizer, "validation", config.pool.validation_records)
     learner = BaseLearner(model, train_rows, validation_rows, config)
-    order = BatchOrder(train_rows.lengths, config.train.batch_size, config.seed, config.train.max_sequences_per_epoch)
+    order = batch_order(train_rows.lengths, config.train, config.seed)
     progress = train(
         learner,
         order,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.backbone import Backbone, Tokenizer, load_backbone
-from trainer.batches import BatchOrder, entangled_rows, generator_rows
+from trainer.batches import entangled_rows, generator_rows
 from trainer.config import Config
 from trainer.environment import choose_device
 from trainer.errors import TrainerError
@@ -20,7 +20,7 @@ from trainer.evaluate import (
     sample_through_router,
 )
 from trainer.latents import LOG_VAR_LIMIT, LatentModel
-from trainer.loop import train
+from trainer.loop import batch_order, train
 from trainer.objective import Forward, evaluate_objective, fractions
 from trainer.pool import Pairs, Pool, build_pool, describe, load_pool, save_pool, valid_pairs
 from trainer.randomness import stream, stream_seed
@@ -158,7 +158,7 @@ def run_disentangle(config: Config, config_sha256: str, records: RunRecords, sto
         train_pairs = train_pairs.select(valid_pairs(train_pairs, tokenizer, config.task.name))
     train_rows = PairRows(train_pairs, tokenizer, position_neutral=neutral)
     validation_rows = PairRows(pool.pairs["validation"], tokenizer, position_neutral=neutral)
-    order = BatchOrder(train_rows.lengths, config.train.batch_size, config.seed, config.train.max_sequences_per_epoch)
+    order = batch_order(train_rows.lengths, config.train, config.seed)
     train_rows.whiten(model, torch.arange(min(len(train_rows), 256)))
     learner = LatentLearner(model, train_rows, validation_rows, config)
     progress = train(

@@ -15,7 +15,7 @@ from trainer.config import TrainConfig
 from trainer.errors import DivergedError, TrainerError
 from trainer.objective import fractions
 from trainer.optimizers import build_optimizers, lr_share, set_learning_rates
-from trainer.records import RunRecords, temporary_beside
+from trainer.records import RunRecords, replacement
 from trainer.stop import TRY_AGAIN_EXIT_CODE, StopRequest
 
 STATE_FILE = "state.pt"
@@ -68,6 +68,17 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     summed_steps: int = 0
     applied_steps: dict[str, int] = field(default_factory=dict)
+
+
+def batch_order(lengths: Tensor, config: TrainConfig, seed: int) -> BatchOrder:
+    """Return the order of the training rows.
+
+    Args:
+        lengths: (N,), tokens of each row.
+        config: batch size, and where epochs are counted, how long one is at most.
+        seed: of the run.
+    """
+    return BatchOrder(lengths, config.batch_size, seed, config.max_sequences_per_epoch if config.epochs else None)
 
 
 def total_steps(config: TrainConfig, order: BatchOrder) -> int:
@@ -124,12 +135,13 @@ def train(
             speed = progress.tokens / max(progress.core_seconds, 1e-9)
             records.progress(progress.step, steps, {**shown, "train/tokens_per_core_second": speed})
             if stop.asked:
-                save()
-                raise SystemExit(TRY_AGAIN_EXIT_CODE)
+                break
             if time.monotonic() - last_save > config.checkpoint_every_s:
                 save()
                 last_save = time.monotonic()
         save()
+        if stop.asked:
+            raise SystemExit(TRY_AGAIN_EXIT_CODE)
     records.progress(steps, steps, shown, force=True)
     return progress
 
@@ -198,16 +210,14 @@ def _save(
     config_sha256: str,
 ) -> None:
     """Replace the checkpoint, at once: a kill leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         "config_sha256": config_sha256,
         "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "progress": vars(progress),
     }
-    temporary = temporary_beside(path)
-    torch.save(state, temporary)
-    temporary.replace(path)
+    with replacement(path) as temporary:
+        torch.save(state, temporary)
 
 
 @torch.no_grad()

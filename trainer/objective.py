@@ -91,9 +91,10 @@ class Objective:
     weighted: dict[str, Tensor]
 
     def series(self) -> dict[str, Tensor]:
-        """Return all values by the names that the history uses, without gradient."""
-        values = {"total": self.total, **self.raw}
+        """Return all values by the names that the history uses, causes before sums, without gradient."""
+        values = dict(self.raw)
         values |= {f"weighted/{name}": value for name, value in self.weighted.items()}
+        values["total"] = self.total
         return {name: value.detach() for name, value in values.items()}
 
 

@@ -18,7 +18,7 @@ from trainer.config import Config
 from trainer.generate import DynamicCache, equal_length_groups, write_traces
 from trainer.likelihood import surprise, target_states, targets
 from trainer.randomness import stream
-from trainer.records import temporary_beside
+from trainer.records import replacement
 from trainer.tasks import TASKS, Split, attribute, sample_records
 
 if TYPE_CHECKING:
@@ -171,14 +171,12 @@ def save_pool(folder: Path, pool: Pool) -> None:
     """Write a pool as one file, at once."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for split, pairs in pool.pairs.items():
         tensors |= {f"{split}/{name}": tensor for name, tensor in _tensors(pairs).items()}
-    temporary = temporary_beside(folder / POOL_FILE)
     metadata = {"description": json.dumps(pool.description), "sha256": pool.sha256}
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.replace(folder / POOL_FILE)
+    with replacement(folder / POOL_FILE) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def load_pool(folder: Path, description: dict[str, object]) -> Pool | None:

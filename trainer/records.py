@@ -7,7 +7,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -90,17 +91,23 @@ def write_json(path: Path, record: Any) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file by its new content, at once and durably."""
-    temporary = temporary_beside(path)
+    with replacement(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """Give the block a file to write beside `path`, and put it in its place when the block is done.
+
+    A kill or a full disk leaves the old file. The temporary name is always the same, so that the leftover of a killed
+    writer is used again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def temporary_beside(path: Path) -> Path:
-    """Return a name in the same folder for what will replace `path`; leftovers of a killed writer are reused."""
-    return path.with_name(f".{path.name}.tmp")

@@ -154,13 +154,14 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, base: Pa
         while not (tmp_path / "history.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
+        asked = time.time()
         assert process.wait(timeout=20) == TRY_AGAIN_EXIT_CODE
-        assert time.monotonic() - asked < 5
     finally:
         process.kill()
         process.communicate()
-    state = torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)
+    saved = tmp_path / "checkpoint" / "state.pt"
+    assert saved.stat().st_mtime - asked < 3
+    state = torch.load(saved, weights_only=True)
     done = state["progress"]["step"]
     assert 0 < done < 200
     assert run_trainer(raw, tmp_path) == 0
