@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from slurmkit import grid
+from slurmkit.definition import grid
 from slurmkit.errors import DefinitionError, UsageError
 from slurmkit.names import Label, check_run_name, label_key, label_text
 from slurmkit.records import Json, is_mapping

@@ -8,12 +8,11 @@ import click
 from slurmkit import files
 from slurmkit.cli.common import collection_argument, narrate, open_collection, select, selection_options
 from slurmkit.collection import Collection
-from slurmkit.collection.poll import Snapshot
-from slurmkit.errors import SlurmkitError, StoreError
-from slurmkit.overview import OVERVIEW_SCHEMA, Overview, overview
+from slurmkit.collection.look import look, read_progress, summarise
+from slurmkit.errors import SlurmkitError
+from slurmkit.overview import OVERVIEW_SCHEMA, Overview
 from slurmkit.project import Project
 from slurmkit.records import Json, Progress, RunStatus
-from slurmkit.states import State
 
 
 @click.command()
@@ -46,8 +45,8 @@ def status(
         follow(opened, until_ended=True)
         return
     filtered = bool(where or states or reasons or runs)
-    if not (filtered or as_json or as_list) and (cached := _cached(opened)) is not None:
-        _print(cached)
+    if not (filtered or as_json or as_list):
+        _print(look(opened))
     else:
         snapshot = opened.snapshot()
         everyone = snapshot.statuses()
@@ -61,42 +60,9 @@ def status(
         if as_json:
             click.echo(files.json_line(to_json(summary, chosen, news)), nl=False)
             return
-        if not filtered:
-            _remember(opened, summary)
         _print(summary)
     if name is None and not filtered:
         print_lines(opened.project, as_json=False, leave_out=opened.name)
-
-
-def summarise(
-    opened: Collection, snapshot: Snapshot, chosen: Sequence[RunStatus], news: dict[str, Progress]
-) -> Overview:
-    """Sum up the chosen runs of a collection."""
-    return overview(
-        opened.name,
-        opened.commit,
-        chosen,
-        opened.axes,
-        opened.seed_axis,
-        retired=len(snapshot.retired),
-        progress=news,
-    )
-
-
-def read_progress(statuses: Sequence[RunStatus]) -> dict[str, Progress]:
-    """Read what the running runs tell of themselves; what cannot be read is no news."""
-    news: dict[str, Progress] = {}
-    for run in statuses:
-        if run.state is State.RUNNING:
-            try:
-                told = files.read_json(run.run_dir / "progress.json")
-                metrics = {k: float(v) for k, v in dict(told.get("metrics", {})).items() if isinstance(v, int | float)}
-                news[run.id] = Progress(
-                    step=int(told["step"]), of=int(told["of"]), metrics=metrics, time=str(told.get("time", ""))
-                )
-            except (FileNotFoundError, StoreError, KeyError, TypeError, ValueError, AttributeError):
-                continue
-    return news
 
 
 def to_json(summary: Overview, chosen: Sequence[RunStatus], news: dict[str, Progress]) -> dict[str, Json]:
@@ -154,11 +120,7 @@ def print_lines(project: Project, *, as_json: bool, leave_out: str = "") -> None
     for name in names:
         try:
             opened = Collection(project, project.store.existing(name))
-            summary = _cached(opened)
-            if summary is None:
-                snapshot = opened.snapshot()
-                summary = summarise(opened, snapshot, snapshot.statuses(), {})
-                _remember(opened, summary)
+            summary = look(opened)
         except SlurmkitError as error:
             narrate(f"{name}: {error}")
             continue
@@ -169,26 +131,3 @@ def print_lines(project: Project, *, as_json: bool, leave_out: str = "") -> None
         click.echo(files.json_line({"schema": OVERVIEW_SCHEMA, "collections": found}), nl=False)
     elif not found and not leave_out:
         narrate("no collection yet. Create one: slurmkit collection create FILE")
-
-
-def _cached(opened: Collection) -> Overview | None:
-    """Return the overview made when the collection was last at rest, if nothing has changed since."""
-    try:
-        record = files.read_json(opened.records.overview_cache)
-        if record["schema"] == OVERVIEW_SCHEMA and record["fingerprint"] == opened.records.fingerprint():
-            return Overview.from_json(record["overview"])
-    except (FileNotFoundError, StoreError, KeyError, TypeError):
-        pass
-    return None
-
-
-def _remember(opened: Collection, summary: Overview) -> None:
-    """Keep the overview of a collection at rest: large ones are then shown in no time."""
-    can_be_blocked = bool(opened.records.header["definition"]["needs"])
-    if not (summary.settled if can_be_blocked else summary.at_rest):
-        return
-    record = {"schema": OVERVIEW_SCHEMA, "fingerprint": opened.records.fingerprint(), "overview": summary.to_json()}
-    try:
-        files.write_atomic(opened.records.overview_cache, files.json_line(record), durable=False)
-    except StoreError:  # a full disk or somebody else's collection: the status is shown all the same
-        return

@@ -5,8 +5,8 @@ import time
 
 from slurmkit.cli.common import narrate
 from slurmkit.cli.render import Line, pipe_lines, terminal_lines
-from slurmkit.cli.status import read_progress, summarise
 from slurmkit.collection import Collection
+from slurmkit.collection.look import look
 from slurmkit.overview import Overview
 
 _INTERVAL_S = 1.0
@@ -28,9 +28,8 @@ def follow(opened: Collection, *, until_ended: bool) -> None:
 
 
 def _look(opened: Collection) -> Overview:
-    snapshot = Collection(opened.project, opened.project.store.existing(opened.name)).snapshot()
-    statuses = snapshot.statuses()
-    return summarise(opened, snapshot, statuses, read_progress(statuses))
+    """Look afresh: an extension may have changed the collection since."""
+    return look(Collection(opened.project, opened.project.store.existing(opened.name)))
 
 
 def _live(opened: Collection, until_ended: bool) -> Overview:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from slurmkit import grid
-from slurmkit.definition import references
+from slurmkit.definition import grid, references
 from slurmkit.definition.references import values_path
 from slurmkit.definition.yaml_source import Problem, path_text, shown
 from slurmkit.names import Label, did_you_mean, label_key

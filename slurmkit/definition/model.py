@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from slurmkit import grid
+from slurmkit.definition import grid
 from slurmkit.definition.checks import cross_check
 from slurmkit.definition.findings import problems_of
 from slurmkit.definition.parts import (

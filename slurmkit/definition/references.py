@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from slurmkit import grid
+from slurmkit.definition import grid
 from slurmkit.definition.yaml_source import Problem, shown
 from slurmkit.errors import UsageError
 from slurmkit.names import did_you_mean
