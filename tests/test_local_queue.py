@@ -165,7 +165,7 @@ def test_a_job_over_its_memory_is_ended_and_says_so(queue: Queue) -> None:
         assert job.state is JobState.OUT_OF_MEMORY, job.evidence
         assert job.evidence.endswith("limit 150 MB")
         assert job.peak_rss_mb is not None
-        assert 150 < job.peak_rss_mb < 400
+        assert 150 < job.peak_rss_mb < 700  # made as bytes, then copied
     # The first one's worker had the time to write down what became of its child.
     assert LocalQueueJob(queue.folder, ids[0], queue=queue.path).result() == -signal.SIGKILL
     assert queue.processes() == set()

@@ -218,11 +218,9 @@ class Supervisor:
                 base_path=self._base_path,
                 mark_address=self._mark_address,
             )
-            signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
-            pid = os.fork()
+            pid = _fork()
             if pid == 0:
                 return start
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED)
             worker = processes.read_process(pid)
             assert worker is not None, "a child that nobody has waited for is there"
             self._running[job.id] = Running(job, job.restarts, worker, ours=True)
@@ -359,6 +357,18 @@ def _described(one: Running) -> str:
     if one.ended == (None, None):
         return f"worker {one.worker.pid} vanished without an exit code"
     return describe_exit(*one.ended)
+
+
+def _fork() -> int:
+    """Fork; in the child, the signals of `DEFERRED` are held back from its first moment on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED)
+    return pid
 
 
 def _say(what: str) -> None:
