@@ -79,19 +79,20 @@ def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
 
 
 def _run(config: "Config", records: "RunRecords", stop: StopRequest) -> None:
-    from trainer.environment import allowed_threads, choose_device, provenance
+    from trainer.environment import allowed_threads, choose_device, provenance, quick_imports
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-    from transformers.utils import logging
+    with quick_imports():
+        import torch
+        from transformers.utils import logging
 
+        if config.mode == "base":
+            from trainer.base import run_base as run_mode
+        else:
+            from trainer.disentangle import run_disentangle as run_mode
     logging.disable_progress_bar()
     torch.set_num_threads(allowed_threads())
     config_sha256 = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
-    if config.mode == "base":
-        from trainer.base import run_base as run_mode
-    else:
-        from trainer.disentangle import run_disentangle as run_mode
     metrics = run_mode(config, config_sha256, records, stop)
     whole = {**metrics, **provenance(config_sha256, choose_device(config.device)), "seed": config.seed}
     records.metrics({**whole, "mode": config.mode, "task": config.task.name, "status": "completed"})

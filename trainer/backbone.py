@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import ModelConfig, TaskConfig
+from trainer.environment import quick_imports
 from trainer.errors import TrainerError
 from trainer.records import write_json
 from trainer.tokenizer import CHARACTERS, CharTokenizer
@@ -116,8 +117,9 @@ def build_from_scratch(config: ModelConfig, tokenizer: CharTokenizer, seed: int)
 
     Only the one submodule of transformers is imported: that takes half as long as the package's own entrance.
     """
-    from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
-    from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+    with quick_imports():
+        from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+        from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(
@@ -242,7 +244,8 @@ def hidden_states(
 
 
 def _load_base(folder: Path) -> Backbone:
-    from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+    with quick_imports():
+        from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
     record = json.loads((folder / BASE_RECORD).read_bytes())
     model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
