@@ -29,9 +29,11 @@ def measure(submit: Callable[[int], list[object]], jobs: int) -> float:
     """Return seconds from submission to the end of all jobs."""
     began = time.perf_counter()
     waiting = submit(jobs)
-    while waiting:
-        waiting = [job for job in waiting if not job.done()]
-        time.sleep(0.01)
+    while waiting:  # one at a time, so that watching takes no time from the jobs
+        if waiting[-1].done():
+            waiting.pop()
+        else:
+            time.sleep(0.01)
     return time.perf_counter() - began
 
 

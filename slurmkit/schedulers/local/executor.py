@@ -68,25 +68,35 @@ class LocalQueueWatcher(core.InfoWatcher):
     def __init__(self, queue: Path) -> None:
         super().__init__(delay_s=1)
         self._queue = queue
+        self._seen: tuple[object, int] | None = None
 
     def update(self) -> None:
         """Read what the journal has that is new."""
         self._num_calls += 1
         journal = journal_of(self._queue)
         journal.refresh()
+        seen = (journal.position, len(self._registered))
+        if seen == self._seen:
+            return
+        self._seen = seen
         for job_id, report in journal.reports(self._registered - self._finished).items():
             self._info_dict[job_id] = {"State": report.state.value.upper(), "Evidence": report.evidence}
             if report.state.ended:
                 self._finished.add(job_id)
-        self._last_status_check = time.time()
 
     def get_state(self, job_id: str, mode: str = "standard") -> str:
         """Return a job's state, in capitals, as submitit has it."""
         return self.get_info(job_id, mode=mode).get("State", "UNKNOWN")
 
     def update_if_long_enough(self, mode: str) -> None:
-        """Look each time: a look costs a read of a small file."""
-        super().update_if_long_enough("cache" if mode == "cache" else "force")
+        """Look each time: a look at a journal that has not grown costs some microseconds."""
+        if mode != "cache":
+            self.update()
+
+    def clear(self) -> None:
+        """Forget all states."""
+        super().clear()
+        self._seen = None
 
 
 @functools.cache

@@ -118,6 +118,11 @@ class Journal:
             return list(self.state.batches[self.state.tokens[token]].jobs)
         return self.archive.batch_of(token)
 
+    @property
+    def position(self) -> tuple[bytes, int]:
+        """How far the journal has been read: which journal, and the byte."""
+        return self._header, self._offset
+
     def elsewhere(self) -> str | None:
         """Return the machine that the queue belongs to, if it is not this one: only there its processes are seen."""
         host: str | None = orjson.loads(self._header)["host"] if self._header else None
