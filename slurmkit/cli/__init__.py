@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 something failed, 2 usage or definition, 3 scheduler out o
 import gc
 import importlib
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -86,10 +87,9 @@ def main() -> NoReturn:
         status = cli.main(standalone_mode=False)
     except SlurmkitError as error:
         _end(str(error), error.exit_code)
-    except click.exceptions.Abort:
-        _end("interrupted", 130)
-    except KeyboardInterrupt:
-        _end("interrupted", 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # people press Ctrl-C twice
+        _end("interrupted. Runs that are queued or running go on; slurmkit status shows what was done.", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

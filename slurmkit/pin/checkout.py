@@ -77,6 +77,8 @@ def _is_whole(checkout: Path) -> bool:
 def _remove_unfinished(checkouts: Path) -> None:
     for leftover in checkouts.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover)
+    for leftover in checkouts.glob(".*.json.*.tmp"):  # half a manifest
+        leftover.unlink()
 
 
 def _make(commit: str, repository: Path, checkout: Path) -> None:
