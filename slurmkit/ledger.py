@@ -25,13 +25,23 @@ class Observation(NamedTuple):
     """The end of an attempt, as it stands in the journal (a JSON list)."""
 
     attempt: int
-    state: str
+    state: State
     """A terminal state, or ``planned``: the job ended without ever having started."""
-    reason: str | None
+    reason: Reason | None
     evidence: str
     duration_s: float | None
     peak_rss_mb: float | None
     metrics_sha256: str | None
+
+    @classmethod
+    def from_json(cls, values: list[Json]) -> "Observation":
+        """Read the list.
+
+        Raises:
+            ValueError, TypeError: it is not one, or a state or reason is none of ours.
+        """
+        number, state, reason, *rest = values
+        return cls(number, State(state), reason if reason is None else Reason(reason), *rest)
 
 
 @dataclass(slots=True)
@@ -57,12 +67,12 @@ class Attempt:
     @property
     def state(self) -> State | None:
         """The observed state; None while the attempt is under way as far as the journal knows."""
-        return State(self.end.state) if self.end else None
+        return self.end.state if self.end else None
 
     @property
     def reason(self) -> Reason | None:
         """Why it failed."""
-        return Reason(self.end.reason) if self.end and self.end.reason else None
+        return self.end.reason if self.end else None
 
 
 @dataclass(slots=True)
@@ -140,10 +150,8 @@ def _observed(ledger: Ledger, event: dict[str, Json]) -> None:
     for run, values in event["runs"].items():
         attempt = ledger.attempts.get(run)
         if attempt is not None and attempt.number == values[0]:
-            attempt.end = Observation._make(values)
-            if (
-                attempt.reason is None and attempt.state is State.PLANNED
-            ):  # it never started, because a run that it needs did not complete
+            attempt.end = Observation.from_json(values)
+            if attempt.end.state is State.PLANNED:  # it never started: a run that it needs did not complete
                 ledger.held.add(run)
 
 

@@ -211,22 +211,30 @@ def _grid(
     rows: dict[str, None] = {str(value): None for value in axes.get(row_axis, ["all"])}
     columns: dict[str, None] = {}
     squares: dict[tuple[str, str], Square] = {}
-    for status in statuses:
-        values = status.axes
-        row = str(values.get(row_axis, "all"))
-        column = " ".join([_label(axis, values[axis]) for axis in column_axes if axis in values])
+    # Counted first and labelled after: there are many runs, and fewer cells.
+    counted = Counter([(*map(status.axes.get, shown), status.state, status.reason) for status in statuses])
+    for (*values, state, reason), count in counted.items():
+        row, column = _place(shown, values)
         rows.setdefault(row)
         columns.setdefault(column)
-        square = squares.get((row, column))
-        if square is None:
-            square = squares[row, column] = Square()
-        square.total += 1
-        square.states[status.state] += 1
-        if status.reason is not None and status.reason not in square.reasons:
-            square.reasons.append(status.reason)
+        square = squares.setdefault((row, column), Square())
+        square.total += count
+        square.states[state] += count
+        if reason is not None and reason not in square.reasons:
+            square.reasons.append(reason)
+    for status in statuses if progress else ():
         if status.id in progress:
-            _add_progress(square, progress[status.id])
+            place = _place(shown, [status.axes.get(axis) for axis in shown])
+            _add_progress(squares[place], progress[status.id])
     return Grid(row_axis, column_axes, tuple(rows), tuple(columns), squares)
+
+
+def _place(shown: Sequence[str], values: Sequence[Json]) -> tuple[str, str]:
+    """Return the labels of the row and the column of a cell, given its values on the axes that the grid shows."""
+    if not shown:
+        return "all", ""
+    pairs = zip(shown[1:], values[1:], strict=True)
+    return str(values[0]), " ".join([_label(axis, value) for axis, value in pairs])
 
 
 def _label(axis: str, value: Json) -> str:
@@ -270,14 +278,16 @@ def _eta_s(
     slots: int | None,
 ) -> float | None:
     """Estimate from finished siblings: runs that share the first axis if there are any, else all."""
+    under_way = [status for status in statuses if status.state in {State.RUNNING, State.QUEUED}]
+    if not under_way:
+        return None
     first = next((axis for axis in axes if axis != seed_axis), "")
     by_value: dict[str, list[float]] = {}
     for status in statuses:
         if status.state is State.COMPLETED and status.duration_s:
             by_value.setdefault(str(status.axes.get(first)), []).append(status.duration_s)
     everyone = [duration for durations in by_value.values() for duration in durations]
-    under_way = [status for status in statuses if status.state in {State.RUNNING, State.QUEUED}]
-    if not everyone or not under_way:
+    if not everyone:
         return None
     left: list[float] = []
     for status in under_way:

@@ -62,8 +62,7 @@ class Snapshot:
         if attempt is not None:
             number, job = attempt.number, attempt.job_id
             if attempt.end is not None:
-                _, word, why, evidence, duration_s, peak_mb, sha = attempt.end
-                state, reason = State(word), Reason(why) if why else None
+                _, state, reason, evidence, duration_s, peak_mb, sha = attempt.end
             elif (standing := self.live.get(row.id)) is not None:
                 state, reason, evidence = standing.state, standing.reason, standing.evidence
             else:
@@ -152,9 +151,12 @@ def settle(store: Store, snapshot: Snapshot) -> None:
 
 def _ask(store: Store, snapshot: Snapshot) -> None:
     """Ask each scheduler once about the attempts that it holds."""
+    under_way = snapshot.ledger.under_way
+    if not under_way:
+        return
     rows = {row.id: row for row in (*snapshot.rows, *snapshot.retired)}
     by_backend: dict[str, dict[str, Attempt]] = {}
-    for run, attempt in snapshot.ledger.under_way.items():
+    for run, attempt in under_way.items():
         if attempt.job_id and run in rows:
             by_backend.setdefault(attempt.backend, {})[run] = attempt
     for backend, attempts in by_backend.items():
