@@ -59,7 +59,7 @@ def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
     records = RunRecords(run_dir)
     records.begin()
     try:
-        _run(config, records, stop)
+        _run(config, config_path, records, stop)
     except TrainerError as error:
         records.error(kind="error", error=error, step=None, term=None)
         print(error, file=sys.stderr)
@@ -78,7 +78,7 @@ def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
     return 0
 
 
-def _run(config: "Config", records: "RunRecords", stop: StopRequest) -> None:
+def _run(config: "Config", config_path: Path, records: "RunRecords", stop: StopRequest) -> None:
     from trainer.environment import allowed_threads, choose_device, provenance, quick_imports
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -92,8 +92,8 @@ def _run(config: "Config", records: "RunRecords", stop: StopRequest) -> None:
             from trainer.disentangle import run_disentangle as run_mode
     logging.disable_progress_bar()
     torch.set_num_threads(allowed_threads())
-    config_sha256 = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
-    metrics = run_mode(config, config_sha256, records, stop)
+    metrics = run_mode(config, records, stop)
+    config_sha256 = hashlib.sha256(config_path.read_bytes()).hexdigest()
     whole = {**metrics, **provenance(config_sha256, choose_device(config.device)), "seed": config.seed}
     records.metrics({**whole, "mode": config.mode, "task": config.task.name, "status": "completed"})
 

@@ -67,7 +67,7 @@ class BaseLearner:
         return log_likelihood(target_states(hidden, rows), targets(rows), self._lm)  # (n,)
 
 
-def run_base(config: Config, config_sha256: str, records: RunRecords, stop: StopRequest) -> Metrics:
+def run_base(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
     """Train, evaluate and export a base model.
 
     Returns:
@@ -86,7 +86,7 @@ def run_base(config: Config, config_sha256: str, records: RunRecords, stop: Stop
         order,
         config.train,
         validate_every=config.eval.every,
-        config_sha256=config_sha256,
+        series=config.series(),
         device=device,
         records=records,
         stop=stop,

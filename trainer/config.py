@@ -1,5 +1,7 @@
 """What a run can be told: the strict shape of its configuration, without importing anything heavy."""
 
+import hashlib
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
@@ -204,3 +206,18 @@ class Config(Section):
     pool: PoolConfig = PoolConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+
+    def series(self) -> str:
+        """Name the series of steps that this configuration describes: only its own checkpoint is gone on from.
+
+        How a batch is split into micro-batches does not count, so a run may go on with half the batch and twice the
+        accumulation; nor does what is only written or measured more often.
+
+        Returns:
+            SHA-256, hex.
+        """
+        record = self.model_dump(mode="json")
+        train = record["train"]
+        train["rows"] = train.pop("batch_size") * train.pop("accumulation")
+        del train["log_every"], record["eval"], record["device"]
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

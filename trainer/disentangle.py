@@ -123,7 +123,7 @@ class LatentLearner:
         return torch.randn(shape, generator=stream(self._config.seed, *use, device=device), device=device)
 
 
-def run_disentangle(config: Config, config_sha256: str, records: RunRecords, stop: StopRequest) -> Metrics:
+def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
     """Factorise a base model and measure what the latent carries.
 
     Returns:
@@ -166,7 +166,7 @@ def run_disentangle(config: Config, config_sha256: str, records: RunRecords, sto
         order,
         config.train,
         validate_every=config.eval.every,
-        config_sha256=config_sha256,
+        series=config.series(),
         device=device,
         records=records,
         stop=stop,

@@ -1,6 +1,7 @@
 """The training loop: batches, gradient, step, series, checkpoints. Both modes go through it."""
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from trainer.batches import BatchOrder
 from trainer.config import TrainConfig
-from trainer.errors import DivergedError, TrainerError
+from trainer.errors import DivergedError
 from trainer.objective import fractions
 from trainer.optimizers import build_optimizers, lr_share, set_learning_rates
 from trainer.records import RunRecords, replacement
@@ -95,26 +96,25 @@ def train(
     config: TrainConfig,
     *,
     validate_every: int,
-    config_sha256: str,
+    series: str,
     device: torch.device,
     records: RunRecords,
     stop: StopRequest,
 ) -> Progress:
-    """Train to the end, going on from the run's checkpoint if there is one.
+    """Train to the end, going on from the run's checkpoint if it is of the same series (see `Config.series`).
 
     Raises:
         DivergedError: the objective or the gradient is no longer finite.
-        TrainerError: the checkpoint belongs to another configuration.
         SystemExit: somebody asked to stop; a checkpoint was saved.
     """
     parameters = learner.parameters_by_name()
     optimizers = build_optimizers(parameters, config, device)
     steps, path = total_steps(config, order), records.checkpoint_folder / STATE_FILE
-    progress = _resume(path, parameters, optimizers, config_sha256, device)
+    progress = _resume(path, parameters, optimizers, series, device, records)
     records.rewind_history(progress.step)
 
     def save() -> None:
-        _save(path, parameters, optimizers, progress, config_sha256)
+        _save(path, parameters, optimizers, progress, series)
 
     with stop.deferred():
         last_save, shown = time.monotonic(), {}
@@ -207,11 +207,11 @@ def _save(
     parameters: Mapping[str, nn.Parameter],
     optimizers: list[torch.optim.Optimizer],
     progress: Progress,
-    config_sha256: str,
+    series: str,
 ) -> None:
     """Replace the checkpoint, at once: a kill leaves the old one or the new one."""
     state = {
-        "config_sha256": config_sha256,
+        "series": series,
         "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "progress": vars(progress),
@@ -225,18 +225,18 @@ def _resume(
     path: Path,
     parameters: Mapping[str, nn.Parameter],
     optimizers: list[torch.optim.Optimizer],
-    config_sha256: str,
+    series: str,
     device: torch.device,
+    records: RunRecords,
 ) -> Progress:
-    """Bring parameters and optimizers to where the checkpoint left them."""
+    """Bring parameters and optimizers to where the checkpoint left them; set aside one of another series."""
     if not path.exists():
         return Progress()
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    if state["config_sha256"] != config_sha256:
-        raise TrainerError(
-            f"{path}: is the checkpoint of another configuration (hash {state['config_sha256'][:12]}, this one has "
-            f"{config_sha256[:12]}). Give another --run-dir, or remove the checkpoint folder to start again."
-        )
+    if state["series"] != series:
+        kept = records.set_aside(state["series"])
+        print(f"{path}: of another configuration. Kept in {kept}; starting at step 0.", file=sys.stderr)
+        return Progress()
     for name, parameter in parameters.items():
         parameter.copy_(state["parameters"][name])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):

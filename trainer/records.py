@@ -6,6 +6,7 @@ Whole files are replaced at once (temporary file, then rename), so that a reader
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,6 +67,18 @@ class RunRecords:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         write_bytes(path, b"".join(line + b"\n" for line in kept))
+
+    def set_aside(self, series: str) -> Path:
+        """Move checkpoint and history out of the way of another series, and return where they are kept."""
+        kept = self.folder / f"series-{series[:12]}"
+        kept.mkdir(exist_ok=True)
+        for path in (self.checkpoint_folder, self.folder / "history.jsonl"):
+            if path.exists():
+                target = kept / path.name
+                if target.is_dir():  # of an earlier time: the newer one is the one that counts
+                    shutil.rmtree(target)
+                path.replace(target)
+        return kept
 
     def metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the final metrics. A number that is not finite becomes null, with a reason beside it."""

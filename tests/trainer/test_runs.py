@@ -138,12 +138,31 @@ def test_points_behind_the_checkpoint_are_written_again_once(tmp_path: Path, bas
     assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
 
 
-def test_another_configuration_does_not_go_on_from_the_checkpoint(
+def test_another_configuration_starts_anew_and_keeps_the_old_checkpoint(
     tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_trainer(disentangle(base), tmp_path) == 0
-    assert run_trainer(disentangle(base, seed=8), tmp_path) == 1
-    assert "is the checkpoint of another configuration" in capsys.readouterr().err
+    """A retry with another seed is another series: its points never follow the old ones."""
+    with pytest.raises(SystemExit):
+        run_trainer(disentangle(base), tmp_path, StopAfter(4))
+    old = (tmp_path / "history.jsonl").read_bytes()
+    assert run_trainer(disentangle(base, seed=8), tmp_path) == 0
+    assert "of another configuration. Kept in" in capsys.readouterr().err
+    (kept,) = tmp_path.glob("series-*")
+    assert (kept / "history.jsonl").read_bytes() == old
+    assert (kept / "checkpoint" / "state.pt").exists()
+    assert json.loads((tmp_path / "history.jsonl").read_bytes().splitlines()[0])["step"] == 3
+
+
+def test_half_the_batch_with_twice_the_accumulation_goes_on(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+    """What a retry after running out of memory changes does not cost the steps that are done."""
+    raw = disentangle(base)
+    with pytest.raises(SystemExit):
+        run_trainer(raw, tmp_path, StopAfter(4))
+    done = (tmp_path / "history.jsonl").read_bytes()
+    rows = raw["train"]["batch_size"]
+    smaller = disentangle(base, train={"batch_size": rows // 2, "accumulation": 2})
+    assert run_trainer(smaller, tmp_path) == 0
+    assert (tmp_path / "history.jsonl").read_bytes().startswith(done)
 
 
 def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, base: Path, run_trainer: Run) -> None:
