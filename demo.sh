@@ -11,11 +11,17 @@ create() { # a collection that is there already is submitted on instead
     fi
 }
 
+follow() { # failed runs (1) are the table's to tell; an interrupt (130) ends the demo, not the runs
+    slurmkit status "$1" --watch || [ $? -eq 1 ]
+}
+
 create demo-base
 create demo
 echo
-echo "30 runs are queued. Ctrl-C detaches: they go on, and 'make demo' looks again."
+echo "30 runs are queued; the first six are the models that the others need."
+echo "Ctrl-C detaches: they go on, and 'make demo' looks again."
 echo
-slurmkit status demo --watch
+follow demo-base
+follow demo
 echo
 slurmkit aggregate demo

@@ -42,7 +42,7 @@ def status(
     if watch:
         from slurmkit.cli.watch import follow
 
-        follow(opened, until_ended=True)
+        follow(opened)
         return
     filtered = bool(where or states or reasons or runs)
     if not (filtered or as_json or as_list):

@@ -218,4 +218,4 @@ def _grouped(reasons: dict[str, str]) -> dict[str, list[str]]:
 def _follow(opened: Collection) -> None:
     from slurmkit.cli.watch import follow
 
-    follow(opened, until_ended=True)
+    follow(opened)

@@ -13,13 +13,13 @@ _INTERVAL_S = 1.0
 _PLAIN_INTERVAL_S = 2.0
 
 
-def follow(opened: Collection, *, until_ended: bool) -> None:
-    """Show the collection again and again; Ctrl-C stops watching, and the runs go on.
+def follow(opened: Collection) -> None:
+    """Show the collection again and again until all has ended; Ctrl-C stops watching, and the runs go on.
 
     In a pipe, a line is printed whenever the counts change.
     """
     try:
-        summary = _live(opened, until_ended) if sys.stdout.isatty() else _plain(opened, until_ended)
+        summary = _live(opened) if sys.stdout.isatty() else _plain(opened)
     except KeyboardInterrupt:
         narrate(f"detached; the runs go on. slurmkit status {opened.name}")
         sys.exit(130)
@@ -32,7 +32,7 @@ def _look(opened: Collection) -> Overview:
     return look(Collection(opened.project, opened.project.store.existing(opened.name)))
 
 
-def _live(opened: Collection, until_ended: bool) -> Overview:
+def _live(opened: Collection) -> Overview:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -47,21 +47,21 @@ def _live(opened: Collection, until_ended: bool) -> Overview:
 
     summary = _look(opened)
     with Live(drawn(summary), console=console, auto_refresh=False, vertical_overflow="visible") as live:
-        while not (until_ended and summary.at_rest):
+        while not summary.at_rest:
             time.sleep(_INTERVAL_S)
             summary = _look(opened)
             live.update(drawn(summary), refresh=True)
     return summary
 
 
-def _plain(opened: Collection, until_ended: bool) -> Overview:
+def _plain(opened: Collection) -> Overview:
     last = ""
     while True:
         summary = _look(opened)
         if summary.headline != last:
             last = summary.headline
             print(f"{time.strftime('%H:%M:%S')} {last}", flush=True)
-        if until_ended and summary.at_rest:
+        if summary.at_rest:
             print("\n".join(pipe_lines(summary)), flush=True)
             return summary
         time.sleep(_PLAIN_INTERVAL_S)
