@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NoReturn
 from submitit.core import core, job_environment
 from submitit.core.utils import DelayedSubmission, JobPaths
 
-from slurmkit.errors import SchedulerError, UsageError
+from slurmkit.errors import SchedulerError, SlurmkitError, UsageError
 from slurmkit.records import TRY_AGAIN_EXIT_CODE
 from slurmkit.schedulers.local import launch
 from slurmkit.schedulers.local.child import DEFERRED
@@ -274,21 +274,30 @@ class LocalQueueExecutor(core.Executor):
             state.apply(record)
             return [record]
 
-        pickles: list[Path] = []
-        submitted: list[Record] = []
+        pickles = self._dump_all(functions, batch)
         try:
-            for index, function in enumerate(functions):
-                pickles.append(self._dump(function, f"{batch}_{index}", len(functions), first=index == 0))
             submitted = journal.commit(plan)
-        finally:
-            if not submitted:
-                for path in pickles:
-                    path.unlink(missing_ok=True)
+        except SlurmkitError:  # not after a Ctrl-C: the record may stand already, and its jobs need their pickles
+            _remove(pickles)
+            raise
+        if not submitted:
+            _remove(pickles)
         launch.wake_supervisor(self.queue)
         job_ids = [f"{batch}_{index}" for index in range(len(asks))]
         if not submitted and token is not None:
             job_ids = journal.batch_of(token) or []
         return [LocalQueueJob(self.folder, job_id, queue=self.queue) for job_id in job_ids]
+
+    def _dump_all(self, functions: Sequence[DelayedSubmission], batch: str) -> list[Path]:
+        """Write the pickles of a batch, all or none."""
+        pickles: list[Path] = []
+        try:
+            for index, function in enumerate(functions):
+                pickles.append(self._dump(function, f"{batch}_{index}", len(functions), first=index == 0))
+        except BaseException:
+            _remove(pickles)
+            raise
+        return pickles
 
     def _dump(self, function: DelayedSubmission, job_id: str, count: int, *, first: bool) -> Path:
         """Write a job's pickle where the job looks for it."""
@@ -328,6 +337,11 @@ def cancel_jobs(queue: Path, job_ids: Sequence[str]) -> None:
     journal = journal_of(queue)
     if journal.commit(plan) and journal.elsewhere() is None:
         launch.wake_supervisor(queue)
+
+
+def _remove(pickles: Sequence[Path]) -> None:
+    for path in pickles:
+        path.unlink(missing_ok=True)
 
 
 def _refuse_impossible(asks: Sequence[Ask]) -> None:
