@@ -112,7 +112,10 @@ def _write_files(commit: str, repository: Path, folder: Path, prefix: str) -> It
             git(repository, "read-tree", commit, env=own)
             git(repository, "checkout-index", "--all", "--quiet", f"--prefix={folder.absolute()}/", env=own)
         except GitRefusedError as error:
-            raise PinError(f"{repository}: the files of commit {commit[:10]} cannot be written out: {error}") from error
+            raise PinError(
+                f"{repository}: the files of commit {commit[:10]} cannot be written out: {error}. "
+                "Free some space or check the folder's permissions, and run the command again."
+            ) from error
         entries = git(repository, "ls-files", "--stage", "-z", env=own).split(b"\0")
     for entry in filter(None, entries):
         words, _, raw_path = entry.partition(b"\t")

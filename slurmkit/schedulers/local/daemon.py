@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 from slurmkit import files
+from slurmkit.errors import StoreError
 from slurmkit.schedulers.local.child import mark_address, run
 from slurmkit.schedulers.local.journal import now
 from slurmkit.schedulers.local.launch import interpreter_fingerprint
 from slurmkit.schedulers.local.machine import this_machine
 from slurmkit.schedulers.local.supervisor import Supervisor
 
+_STANDS = b"."
 _LOCK_WAIT_S = 1.0
 """Somebody who only looks whether a supervisor lives holds its lock for a moment."""
 
@@ -26,7 +28,7 @@ def main(queue: Path) -> None:
     stands = _detach(queue / "supervisor.log")
     lock = _take_lock(queue / "supervisor.lock")
     if lock is None:
-        os.write(stands, b".")  # another one stands
+        os.write(stands, _STANDS)  # another one stands
         return
     _preload()
     supervisor = Supervisor(
@@ -37,10 +39,14 @@ def main(queue: Path) -> None:
         base_path=base_path,
         mark_address=mark_address(),
     )
-    supervisor.adopt()
-    record = {"pid": os.getpid(), "started_at": now(), "python": sys.executable}
-    files.write_json(queue / "supervisor.json", record, mode=0o600, durable=False)
-    os.write(stands, b".")
+    try:
+        supervisor.adopt()
+        record = {"pid": os.getpid(), "started_at": now(), "python": sys.executable}
+        files.write_json(queue / "supervisor.json", record, mode=0o600, durable=False)
+    except (StoreError, OSError) as error:  # on a full disk the log does not take it
+        os.write(stands, str(error).encode(errors="replace"))
+        raise
+    os.write(stands, _STANDS)
     os.close(stands)
     child = supervisor.run()
     if child is not None:
@@ -57,12 +63,16 @@ def _detach(log: Path) -> int:
     """Go on in a session of our own, without a terminal.
 
     Returns:
-        a descriptor; the process that was started exits 0 once the one that goes on has written to it.
+        a descriptor; the process that was started exits 0 once the one that goes on has written `_STANDS` to it, and
+        prints anything else as the reason why it does not stand.
     """
     reader, writer = os.pipe()
     if os.fork() > 0:
         os.close(writer)
-        os._exit(0 if os.read(reader, 1) else 1)
+        told = os.read(reader, 4096)
+        if told != _STANDS:
+            os.write(2, told)
+        os._exit(0 if told == _STANDS else 1)
     os.setsid()
     os.chdir("/")
     os.umask(0o077)
