@@ -18,8 +18,8 @@ from slurmkit.aggregate.table import (
     mean_interval,
     usable,
 )
+from slurmkit.definition.grid import BLOCK, SETTING
 from slurmkit.errors import UsageError
-from slurmkit.grid import BLOCK, SETTING
 from slurmkit.names import did_you_mean, label_text
 from slurmkit.records import Json
 
