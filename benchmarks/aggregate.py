@@ -8,19 +8,15 @@ import hashlib
 import os
 import random
 import tempfile
-import time
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
 
 import orjson
+from _table import Table, best
 
 from slurmkit.aggregate import matched_deltas, read_metrics, summarise, to_frame
 from slurmkit.records import RunStatus
 from slurmkit.states import State
-
-T = TypeVar("T")
 
 METRICS_A_RUN = 40
 LIMITS_S = {10_000: 0.4, 100_000: 2.0}
@@ -70,41 +66,32 @@ def read_bytes(statuses: list[RunStatus]) -> None:
         os.close(descriptor)
 
 
-def timed(work: Callable[[], T], repeats: int = 3) -> tuple[float, T]:
-    """Return the shortest of some times in seconds, and the last result."""
-    times: list[float] = []
-    while True:
-        start = time.perf_counter()
-        result = work()
-        times.append(time.perf_counter() - start)
-        if len(times) == repeats:
-            return min(times), result
-
-
-def measure(folder: Path, count: int) -> list[float]:
-    """Return seconds: the floor, then each stage."""
+def measure(table: Table, folder: Path, count: int) -> None:
+    """Add a row for each stage, and one for all beside the floor."""
     statuses, axes = make_runs(folder, count)
-    floor, _ = timed(lambda: read_bytes(statuses))
-    reading, metrics = timed(lambda: read_metrics(statuses))
-    framing, frame = timed(lambda: to_frame(statuses, axes, metrics=metrics))
+    floor_s, _ = best(lambda: read_bytes(statuses))
+    reading_s, metrics = best(lambda: read_metrics(statuses))
+    framing_s, frame = best(lambda: to_frame(statuses, axes, metrics=metrics))
     shown = list(metrics.numbers)[:6]
-    summing, _ = timed(lambda: summarise(frame, ["task", "pv", "rmkl"], shown, "seed", axes=axes))
-    pairing, _ = timed(lambda: matched_deltas(frame, {"pv": 0.0, "rmkl": 0.0}, shown, axes=axes))
-    return [floor, reading, framing, summing, pairing]
+    summing_s, _ = best(lambda: summarise(frame, ["task", "pv", "rmkl"], shown, "seed", axes=axes))
+    pairing_s, _ = best(lambda: matched_deltas(frame, {"pv": 0.0, "rmkl": 0.0}, shown, axes=axes))
+    table.time(f"{count:,} metrics.json: read and check", reading_s, floor_s, "read the bytes")
+    table.time("  into a DataFrame", framing_s, None, "")
+    table.time("  means and intervals", summing_s, None, "")
+    table.time("  matched differences", pairing_s, None, "")
+    total_s = reading_s + framing_s + summing_s + pairing_s
+    table.time("  all of it", total_s, floor_s, "read the bytes", LIMITS_S.get(count))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, action="append", help="how many runs (repeatable; default 10000, 100000)")
     counts = parser.parse_args().runs or list(LIMITS_S)
-    heads = ("floor: read", "metrics", "frame", "summary", "deltas", "all", "limit")
-    print(f"{'runs':>8}" + "".join(f" {head:>11}" for head in heads))
+    table = Table("aggregate: beyond imports")
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            floor, *stages = measure(Path(folder), count)
-        cells = [f"{seconds:.3f} s" for seconds in (floor, *stages, sum(stages))]
-        cells.append(f"{LIMITS_S[count]:.1f} s" if count in LIMITS_S else "")
-        print(f"{count:>8}" + "".join(f" {cell:>11}" for cell in cells), flush=True)
+            measure(table, Path(folder), count)
+    table.print()
 
 
 if __name__ == "__main__":
