@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 
 import orjson
-from _table import Table, best
+from _table import Table, best, fast_folder
 
 from slurmkit.aggregate import matched_deltas, read_metrics, summarise, to_frame
 from slurmkit.records import RunStatus
@@ -89,7 +89,7 @@ def main() -> None:
     counts = parser.parse_args().runs or list(LIMITS_S)
     table = Table("aggregate: beyond imports")
     for count in counts:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
             measure(table, Path(folder), count)
     table.print()
 
