@@ -23,5 +23,12 @@ echo "Ctrl-C detaches: they go on, and 'make demo' looks again."
 echo
 follow demo-base
 follow demo
+# What the two regularisers are for, and what they were hoped to bring.
+set -- --metric router_test_final/final_answer_accuracy \
+    --metric 'router_probe_accuracy' --metric 'router_probe_accuracy_majority' \
+    --metric 'posterior_mu_probe_accuracy' \
+    --metric loss/val/posterior_variance --metric loss/val/router_marginal_kl_to_prior
 echo
-slurmkit aggregate demo
+slurmkit aggregate demo "$@" 2>/dev/null
+echo
+slurmkit aggregate demo --by pv,rmkl "$@"

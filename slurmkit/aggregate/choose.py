@@ -11,8 +11,8 @@ MOST_BY_DEFAULT = 6
 
 _TELLING = ("accuracy", "probe", "alignment", "coverage", "score", "reward", "reconstruction", "loss", "kl", "variance")
 """Words in the names of results, in the order in which people ask for them."""
-_SIDE = ("majority", "chance", "standard_error", "fraction", "count", "baseline")
-"""Words in the names of what only explains a result."""
+_SIDE = ("majority", "chance", "standard_error", "fraction", "count", "baseline", "seconds", "tokens", "step", "seed")
+"""Words in the names of what only explains a result, or keeps the books."""
 
 
 def match_metrics(patterns: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -39,7 +39,7 @@ def telling_metrics(available: Sequence[str], not_comparable: frozenset[str]) ->
     Of each telling word in turn the first metric with it, then the second, until there are enough.
     """
     good = [key for key in available if key not in not_comparable]
-    results = [key for key in good if not any(word in key for word in _SIDE)]
+    results = [key for key in good if not any(word in key for word in _SIDE) and not key.endswith(("_n", "/n"))]
     if len(good) <= MOST_BY_DEFAULT or not results:
         return good[:MOST_BY_DEFAULT]
     of_word: list[list[str]] = []
