@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from slurmkit.errors import UsageError
 from slurmkit.store import Store
 
 RUNS_VARIABLE = "SLURMKIT_RUNS"
@@ -35,11 +36,20 @@ class Project:
 
         Args:
             start: where to look from; None: the current folder.
+
+        Raises:
+            UsageError: a folder whose name is not UTF-8: no record could name it.
         """
         start = (start or Path.cwd()).absolute()
         root = next((folder for folder in (start, *start.parents) if _is_root(folder)), start)
         chosen = os.environ.get(RUNS_VARIABLE)
-        return cls(root, Path(chosen).absolute() if chosen else root / "runs")
+        runs = Path(chosen).absolute() if chosen else root / "runs"
+        for folder in (start, runs):
+            try:
+                str(folder).encode()
+            except UnicodeEncodeError as error:
+                raise UsageError(f"{folder}: the path is not UTF-8. Rename the folder, or work elsewhere.") from error
+        return cls(root, runs)
 
 
 def _is_root(folder: Path) -> bool:

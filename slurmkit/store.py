@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from slurmkit import files
 from slurmkit.errors import StoreError, UsageError
+from slurmkit.names import check_collection_name
 from slurmkit.records import SCHEMA, Json, is_mapping
 
 _MARK = ".slurmkit"
@@ -128,12 +129,11 @@ class Store:
             UsageError: there is none of that name; says which there are.
         """
         store = self.collection(name)
-        parts = Path(name).parts
-        if not parts or ".." in parts or Path(name).is_absolute() or not store.exists():
+        if not _is_name(name) or not store.exists():
             from difflib import get_close_matches
 
             names = self.names()
-            near = get_close_matches(name, names, 1)
+            near = get_close_matches(name[:200], names, 1)
             hint = f"Did you mean {near[0]}?" if near else _list_of(names)
             raise UsageError(f"collection {name!r}: not found below {self.root}. {hint}")
         return store
@@ -144,7 +144,7 @@ class Store:
             name = self._last.read_text(encoding="utf-8").strip()
         except (FileNotFoundError, UnicodeDecodeError):
             return None
-        return name if name and self.collection(name).exists() else None
+        return name if _is_name(name) and self.collection(name).exists() else None
 
     def touch(self, name: str) -> None:
         """Remember a collection as the one last touched."""
@@ -158,6 +158,14 @@ def _list_of(names: Sequence[str]) -> str:
         return "There is none yet: slurmkit collection create FILE"
     shown = ", ".join(names[:10])
     return f"There are: {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_collection_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 class CollectionStore:

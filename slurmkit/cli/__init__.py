@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 something failed, 2 usage or definition, 3 scheduler out o
 
 import gc
 import importlib
+import io
 import os
 import signal
 import sys
@@ -91,7 +92,9 @@ def main() -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # people press Ctrl-C twice
         _end("interrupted. Runs that are queued or running go on; slurmkit status shows what was done.", 130)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(printable(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,7 +105,14 @@ def main() -> NoReturn:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def printable(text: str) -> str:
+    """Write control characters as escapes: what somebody put into a name or a file can move no cursor."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
 def _end(message: str, exit_code: int) -> NoReturn:
-    for line in message.splitlines():
+    for line in printable(message).splitlines():
         click.echo(f"slurmkit: {line}", err=True)
     sys.exit(exit_code)

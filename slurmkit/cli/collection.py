@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from slurmkit.cli import printable
 from slurmkit.cli.common import backend_option, collection_argument, narrate, open_collection, plural
 from slurmkit.project import Project
 
@@ -98,23 +99,27 @@ def show(name: str | None, as_json: bool, definition: bool) -> None:
         ]
         click.echo(json_line({**header, "runs": runs}), nl=False)
         return
-    click.echo(f"collection  {opened.name}")
+    _say(f"collection  {opened.name}")
     if header["definition"]["description"]:
-        click.echo(f"about       {header['definition']['description'].strip()}")
-    click.echo(f"created     {header['created_at']}")
+        _say(f"about       {header['definition']['description'].strip()}")
+    _say(f"created     {header['created_at']}")
     snapshot_note = (
         f" (snapshot, {plural(len(header['dirty_files']), 'uncommitted file')})" if header["dirty_files"] else ""
     )
-    click.echo(f"commit      {header['commit']}{snapshot_note}")
-    click.echo(f"definition  {header['source']}")
-    click.echo(f"command     {' '.join(header['definition']['command'])}")
+    _say(f"commit      {header['commit']}{snapshot_note}")
+    _say(f"definition  {header['source']}")
+    _say(f"command     {' '.join(header['definition']['command'])}")
     for axis, values in opened.axes.items():
-        click.echo(f"axis        {axis}: {', '.join(map(str, values))}")
+        _say(f"axis        {axis}: {', '.join(map(str, values))}")
     for alias, need in header["definition"]["needs"].items():
-        click.echo(f"needs       {alias}: runs of {need['collection'] or opened.name}")
-    click.echo(f"runs        {len(statuses)}" + (f", and {len(snapshot.retired)} retired" if snapshot.retired else ""))
+        _say(f"needs       {alias}: runs of {need['collection'] or opened.name}")
+    _say(f"runs        {len(statuses)}" + (f", and {len(snapshot.retired)} retired" if snapshot.retired else ""))
     for status in statuses:
-        click.echo(f"{status.id}  {status.state:<9}  {status.name}")
+        _say(f"{status.id}  {status.state:<9}  {status.name}")
+
+
+def _say(text: str) -> None:
+    click.echo(printable(text))
 
 
 @collection.command()
@@ -152,7 +157,7 @@ def _print_difference(difference: Any) -> None:
         click.echo(f"removed  {row.name}")
     for old, _, keys in difference.changed:
         shown = ", ".join(f"{key} {before} -> {after}" for key, (before, after) in sorted(keys.items()))
-        click.echo(f"changed  {old.name}: {shown or 'the command, env or needs'}")
+        _say(f"changed  {old.name}: {shown or 'the command, env or needs'}")
     for row in difference.updated:
         click.echo(f"updated  {row.name}: resources or axes; its results stay valid")
     counts = (len(difference.added), len(difference.removed), len(difference.changed), len(difference.kept))

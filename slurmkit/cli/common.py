@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
+from slurmkit.cli import printable
 from slurmkit.collection import Collection
 from slurmkit.collection.backends import BACKENDS
 from slurmkit.collection.selection import select as _select
@@ -55,7 +56,7 @@ def selection_options(command: F) -> F:
 
 def narrate(message: str) -> None:
     """Tell the person at the terminal something that is not data."""
-    click.echo(message, err=True)
+    click.echo(printable(message), err=True)
 
 
 def open_collection(name: str | None) -> Collection:

@@ -128,6 +128,7 @@ def resubmit(
 
 def parse_changes(changes: Sequence[str]) -> list[tuple[str, Json]]:
     """Read ``key=value`` pairs: ``x2``, ``/2`` and ``+2`` change a number, all else is a value as YAML has it."""
+    import os
     import re
 
     from slurmkit.definition.yaml_source import read_yaml
@@ -138,7 +139,7 @@ def parse_changes(changes: Sequence[str]) -> list[tuple[str, Json]]:
         if not equals or not key:
             raise UsageError(f"--set {change}: expected key=value.")
         operation = re.fullmatch(r"[x/+]\d+(\.\d+)?", text)
-        parsed.append((key, text if operation else read_yaml(text.encode(), f"--set {key}").value))
+        parsed.append((key, text if operation else read_yaml(os.fsencode(text), f"--set {key}").value))
     return parsed
 
 

@@ -18,7 +18,6 @@ from slurmkit.project import Project
 from slurmkit.records import SCHEMA, Json
 from slurmkit.store import Row, now, sha256
 from slurmkit.template import fill
-from slurmkit.worker.imports import python_path
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def header(project: Project, plan: CreatePlan, pinned: "pin.Pin") -> dict[str, J
         "refs": [pinned.ref],
         "dirty_files": list(pinned.dirty_files),
         "repository": str(pinned.repository),
-        "source": str(plan.source.absolute()),
+        "source": path_text(plan.source),
         "definition_sha256": sha256(plan.content),
         "slurmkit_version": __version__,
         "environment": {
@@ -165,6 +164,11 @@ def header(project: Project, plan: CreatePlan, pinned: "pin.Pin") -> dict[str, J
         "axes": {axis: list(values) for axis, values in plan.expansion.axes.items()},
         "definition": plan.definition,
     }
+
+
+def path_text(path: Path) -> str:
+    """Write a path for people to read; bytes that are not UTF-8 are escaped, as JSON cannot hold them."""
+    return os.fsencode(path.absolute()).decode(errors="backslashreplace")
 
 
 def check_configs(frozen: dict[str, Json], rows: Sequence[Row], folder: Path) -> list[str]:
@@ -183,6 +187,8 @@ def check_configs(frozen: dict[str, Json], rows: Sequence[Row], folder: Path) ->
     """
     if not frozen["check"] or not rows:
         return []
+    from slurmkit.worker.imports import python_path
+
     command: list[str] = fill(frozen["check"], {"python": sys.executable})
     own = {**os.environ, "PYTHONPATH": python_path(folder, os.environ.get("PYTHONPATH", ""))}
     shared = frozen["config"]

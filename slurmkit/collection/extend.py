@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from slurmkit import pin
-from slurmkit.collection.create import check_configs, freeze_rows, pin_for, read_definition
+from slurmkit.collection.create import check_configs, freeze_rows, path_text, pin_for, read_definition
 from slurmkit.errors import UsageError
 from slurmkit.expand import Expansion, expand, resolve_config
 from slurmkit.project import Project
@@ -186,7 +186,7 @@ def carry_out(records: CollectionStore, plan: ExtendPlan) -> None:
         "definition": plan.frozen,
         "refs": plan.refs,
         "definition_sha256": sha256(plan.content),
-        "source": str(plan.source.absolute()),
+        "source": path_text(plan.source),
         "axes": {axis: list(values) for axis, values in plan.expansion.axes.items()},
         "extended_at": now(),
     }
