@@ -333,7 +333,8 @@ def _peak(report: JobReport, outcome: Outcome | None) -> list[str]:
     if report.state is not JobState.OUT_OF_MEMORY:
         return []
     peaks = [report.peak_rss_mb or 0.0, outcome["peak_rss_mb"] if outcome else 0.0]
-    if max(peaks) == 0.0 or "peak" in report.evidence:
+    said = [report.evidence, *(outcome["evidence"] if outcome else [])]
+    if max(peaks) == 0.0 or any("peak" in line for line in said):
         return []
     return [f"peak {format_memory(max(peaks))}"]
 

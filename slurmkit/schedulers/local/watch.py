@@ -80,7 +80,8 @@ def sample_memory(running: Collection[Running]) -> list[tuple[Running, Record]]:
             used_mb = processes.proportional_mb(pids)
         one.peak_mb = max(one.peak_mb, used_mb)
         if limit_mb is not None and used_mb > limit_mb and one.job.verdict is None and one.kill_at is None:
-            evidence = f"{format_memory(used_mb)} used by {len(pids)} process(es), limit {format_memory(limit_mb)}"
+            who = "1 process" if len(pids) == 1 else f"{len(pids)} processes"
+            evidence = f"{format_memory(used_mb)} used by {who}, limit {format_memory(limit_mb)}"
             verdicts.append((one, verdict(one.job, JobState.OUT_OF_MEMORY, evidence)))
     return verdicts
 
