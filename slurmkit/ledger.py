@@ -8,7 +8,7 @@ Events (each with ``at``):
     abandoned   token, why                 the submission never reached the scheduler
     observed    runs {run id: Observation}  an attempt ended
     held        runs [run id]              asked for, but a run that they need is not under way: submit them with it
-    cancelled   runs [run id]              runs without a job that shall not be submitted
+    cancelled   runs [run id]              runs without a job that shall not be submitted, or whose job nobody knows
     extended    commit, added, retired
 """
 
@@ -164,6 +164,10 @@ def _cancelled(ledger: Ledger, event: dict[str, Json]) -> None:
     for run in event["runs"]:
         attempt = ledger.attempts.get(run)
         number = attempt.number if attempt else 0
+        if attempt is not None and attempt.end is None:
+            evidence = "cancelled; whether its job had ended is not known"
+            attempt.end = Observation(number, State.CANCELLED, None, evidence, None, None, None)
+            continue
         end = Observation(number, State.CANCELLED, None, "cancelled before it was submitted", None, None, None)
         ledger.attempts[run] = Attempt(number, "", "", end=end)
 

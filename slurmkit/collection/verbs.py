@@ -130,6 +130,9 @@ def _rearm(project: Project, name: str, backend: str) -> dict[str, int]:
 def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_run: bool) -> list[RunStatus]:
     """Cancel the chosen runs: end those under way, and take those not submitted out of the plan.
 
+    The end of a job is observed later; that of a run of which no more will be heard (unknown) is recorded at once, or
+    it could never be tried again.
+
     Returns:
         the runs cancelled.
     """
@@ -138,10 +141,10 @@ def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_ru
     with records.lock():
         snapshot = poll(project.store, records, locked=True)
         doomed = _cancellable(choose(snapshot.statuses()))
-        waiting = [status.id for status in doomed if not status.state.active]
-        if waiting:
-            records.append({"event": "cancelled", "runs": waiting})
         _end_jobs(project.store, snapshot, [status for status in doomed if status.state.active])
+        jobless = [status.id for status in doomed if not status.state.active or status.state is State.UNKNOWN]
+        if jobless:
+            records.append({"event": "cancelled", "runs": jobless})
     return doomed
 
 
