@@ -38,9 +38,12 @@ class Project:
             start: where to look from; None: the current folder.
 
         Raises:
-            UsageError: a folder whose name is not UTF-8: no record could name it.
+            UsageError: the current folder is gone, or has a name that is not UTF-8: no record could hold it.
         """
-        start = (start or Path.cwd()).absolute()
+        try:
+            start = (start or Path.cwd()).absolute()
+        except FileNotFoundError as error:
+            raise UsageError("the current folder was removed. Change to one that exists.") from error
         root = next((folder for folder in (start, *start.parents) if _is_root(folder)), start)
         chosen = os.environ.get(RUNS_VARIABLE)
         runs = Path(chosen).absolute() if chosen else root / "runs"

@@ -1,7 +1,10 @@
 """What people do to the files under runs/: the next command says what is missing, and a way leads on."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Workplace
@@ -52,3 +55,11 @@ def test_a_checkout_that_was_removed_is_made_again(place: Place) -> None:
     shutil.rmtree(place.runs / ".checkouts" / commit)
     place.slurmkit("submit", "sweep")
     assert place.wait("sweep") == {"seed-1": "completed"}
+
+
+def test_a_current_folder_that_was_removed_is_told(place: Place) -> None:
+    gone = place.root / "gone"
+    script = f"mkdir {gone} && cd {gone} && rmdir {gone} && exec {Path(sys.executable).parent / 'slurmkit'} status"
+    done = subprocess.run(["sh", "-c", script], env=place.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "slurmkit: the current folder was removed. Change to one that exists.\n"
