@@ -40,7 +40,7 @@ def test_four_endings_are_told_apart_and_more_memory_completes_the_hungry_run(wo
 
     plan = workplace.slurmkit("resubmit", "mixed", "--reason", "oom", "--dry-run").stdout
     assert "attempt 2" in plan
-    assert "mem_mb 200 MB -> 800 MB" in plan
+    assert "mem 200 MB -> 800 MB" in plan
     assert workplace.status("mixed")["states"] == {"completed": 1, "failed": 3}
 
     workplace.slurmkit("resubmit", "mixed", "--failed")

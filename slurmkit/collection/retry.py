@@ -189,7 +189,11 @@ def describe(changes: Changes | None, resources: Resources, config: Mapping[str,
     if changes is None:
         return [], []
     old = asdict(resources)
-    phrases = [f"{key} {_shown(key, old[key])} -> {_shown(key, value)}" for key, value in changes["resources"].items()]
+    words = {field: word for word, field in _FIELDS.items()}
+    phrases = [
+        f"{words.get(key, key)} {_shown(key, old[key])} -> {_shown(key, value)}"
+        for key, value in changes["resources"].items()
+    ]
     changed: dict[str, Json] = changes["set"]
     science: list[str] = []
     balanced = _batch_is_kept(changed, config)
