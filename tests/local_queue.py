@@ -46,7 +46,7 @@ class Queue:
     def job(self, job_id: str) -> Job:
         return self.jobs()[job_id]
 
-    def wait(self, done: Callable[[], Any], timeout_s: float = 20) -> None:
+    def wait(self, done: Callable[[], Any], timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
         while not done():
             assert time.monotonic() < deadline, f"still waiting; {_read(self.path / 'supervisor.log').decode()}"
