@@ -325,3 +325,15 @@ def test_a_folder_that_cannot_be_made_is_told(repository: Path, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(PinError, match="cannot be written: Not a directory"):
         pin.materialise(git(repository, "rev-parse", "HEAD"), repository, tmp_path / "file" / "checkouts")
+
+
+def test_a_snapshot_is_taken_beside_an_ignored_folder_of_runs(repository: Path) -> None:
+    """What every project has from its second collection on: runs/ exists and is git-ignored."""
+    (repository / ".gitignore").write_text("/runs/\n")
+    (repository / "runs").mkdir()
+    (repository / "runs" / "big.bin").write_text("never in a commit")
+    (repository / "new.txt").write_text("new")
+    pinned = pin.resolve(repository, None, collection="demo", allow_dirty=True, ignore=[repository / "runs"])
+    files = git(repository, "ls-tree", "-r", "--name-only", pinned.commit)
+    assert "new.txt" in files
+    assert "big.bin" not in files

@@ -133,10 +133,23 @@ def _commit_of(repository: Path, revision: str) -> str:
 
 
 def _all_but(repository: Path, ignore: Sequence[Path]) -> list[str]:
-    """Return git's words for "everything but these"; paths outside of the repository need none."""
+    """Return git's words for "everything but these".
+
+    Paths outside of the repository need none, nor do git-ignored ones, which `git add` would even refuse by name.
+    """
     top = repository.resolve()
-    inside = [path.resolve() for path in ignore if path.resolve().is_relative_to(top) and path.resolve() != top]
-    return ["--", ":(top)", *(f":(top,exclude,literal){path.relative_to(top)}" for path in inside)]
+    resolved = [path.resolve() for path in ignore]
+    inside = [path.relative_to(top) for path in resolved if path.is_relative_to(top) and path != top]
+    named = [path for path in inside if not _is_ignored(repository, path)]
+    return ["--", ":(top)", *(f":(top,exclude,literal){path}" for path in named)]
+
+
+def _is_ignored(repository: Path, path: Path) -> bool:
+    try:
+        git(repository, "check-ignore", "--quiet", "--", f"{path}/")  # a folder, also where it does not exist yet
+    except GitRefusedError:
+        return False
+    return True
 
 
 def _dirty_files(repository: Path, pathspec: list[str]) -> list[tuple[str, str]]:
