@@ -64,6 +64,21 @@ def match_needs(
     return found
 
 
+def needed_first(rows: Sequence[Row]) -> list[Row]:
+    """Keep the order, but put a run behind those of this list that it needs (chains may be long: no recursion)."""
+    by_id = {row.id: row for row in rows}
+    placed: dict[str, Row] = {}
+    stack = list(reversed(rows))
+    while stack:
+        row = stack[-1]
+        missing = [by_id[run] for _, run, _ in row.needs.values() if run in by_id and run not in placed]
+        if missing and row.id not in placed:
+            stack += missing
+        else:
+            placed.setdefault(row.id, stack.pop())
+    return list(placed.values())
+
+
 def _own(runs: Sequence[Run]) -> list[Row]:
     return [Row(run.id, run.name, run.axes, {}, run.config_sha256, {}, {}) for run in runs]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from slurmkit import files
 from slurmkit.collection.backends import scheduler
+from slurmkit.collection.needs import needed_first
 from slurmkit.diagnose import conclude
 from slurmkit.errors import LockTimeoutError, StoreError
 from slurmkit.ledger import Attempt, Ledger, Observation, replay
@@ -238,7 +239,7 @@ def _look_at_needs(store: Store, snapshot: Snapshot) -> None:
         for collection, _, _ in row.needs.values():
             if collection not in known:
                 known[collection] = _states_of(store, snapshot if collection == own else None, collection)
-    for row in _needed_first(candidates):
+    for row in needed_first(candidates):
         verdict = _verdict(row, known)
         if verdict is not None:
             snapshot.waiting[row.id] = verdict
@@ -258,23 +259,6 @@ def _states_of(store: Store, snapshot: Snapshot | None, collection: str) -> dict
             return {}
         snapshot = poll(store, records)
     return {status.id: status for status in snapshot.statuses((*snapshot.rows, *snapshot.retired))}
-
-
-def _needed_first(rows: list[Row]) -> list[Row]:
-    """Order runs so that one comes after those of this list that it needs."""
-    by_id = {row.id: row for row in rows}
-    ordered: dict[str, Row] = {}
-
-    def visit(row: Row) -> None:
-        for _, run, _ in row.needs.values():
-            if run in by_id and run not in ordered:
-                visit(by_id[run])
-        ordered[row.id] = row
-
-    for row in rows:
-        if row.id not in ordered:
-            visit(row)
-    return list(ordered.values())
 
 
 def _verdict(row: Row, known: dict[str, dict[str, RunStatus]]) -> tuple[State, str] | None:

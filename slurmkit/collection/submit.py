@@ -12,6 +12,7 @@ from pathlib import Path
 
 from slurmkit import pin
 from slurmkit.collection.backends import scheduler
+from slurmkit.collection.needs import needed_first
 from slurmkit.collection.poll import Snapshot, poll
 from slurmkit.collection.retry import Changes, RetryLimitError, changes_for, describe
 from slurmkit.errors import SchedulerError, UsageError
@@ -55,7 +56,7 @@ class SubmitPlan:
     """What a submission would do.
 
     Attributes:
-        items: runs to submit, in order.
+        items: runs to submit, each behind those of them that it needs.
         waiting: run name to why it is not submitted (blocked, or it needs a run that is not submitted).
         held: ids of these runs.
         refused: run name to why it is not tried again (limit of retries).
@@ -95,9 +96,11 @@ def plan(
     rows = {row.id: row for row in snapshot.rows}
     result = SubmitPlan()
     elsewhere = _Elsewhere(project, snapshot)
-    together = {status.id for status in chosen}
-    for status in chosen:
-        row = rows[status.id]
+    by_id = {status.id: status for status in chosen}
+    together = set(by_id)
+    # A run that is left out takes out those that need it: they are looked at after it.
+    for row in needed_first([rows[run] for run in by_id]):
+        status = by_id[row.id]
         blocked, after, after_runs = elsewhere.dependencies(row, together)
         if blocked:
             result.waiting[row.name] = blocked
@@ -180,7 +183,7 @@ def hand_over(project: Project, records: CollectionStore, plan: SubmitPlan, back
     """
     if not plan.items:
         return []
-    items = _needed_first(plan.items)
+    items = plan.items
     token = secrets.token_hex(8)
     orders = _Orders(project, records, token)
     position = {item.row.id: index for index, item in enumerate(items)}
@@ -207,21 +210,6 @@ def hand_over(project: Project, records: CollectionStore, plan: SubmitPlan, back
     records.append({"event": "submitted", "token": token, "jobs": jobs})
     target.wake()
     return jobs
-
-
-def _needed_first(items: Sequence[Item]) -> list[Item]:
-    """Keep the order, but put a run behind those of the same submission that it needs."""
-    by_run = {item.row.id: item for item in items}
-    placed: dict[str, Item] = {}
-    stack = list(reversed(items))
-    while stack:
-        item = stack[-1]
-        missing = [by_run[run] for run in item.after_runs if run not in placed]
-        if missing and item.row.id not in placed:
-            stack += missing
-        else:
-            placed.setdefault(item.row.id, stack.pop())
-    return list(placed.values())
 
 
 class _Orders:
