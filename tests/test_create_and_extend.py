@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 from conftest import SWEEP, git
 
@@ -146,6 +147,25 @@ def test_delete_asks_and_refuses_while_runs_are_under_way(workplace):
     workplace.slurmkit("collection", "delete", "sweep", "--yes")
     assert not (workplace.runs / "sweep").exists()
     assert "refs/slurmkit/sweep" not in git(workplace.root, "show-ref")
+
+
+def test_a_running_run_that_is_retired_can_be_cancelled_and_keeps_the_collection(workplace):
+    sleeping = SWEEP.replace("act: complete", "act: sleep")
+    path = workplace.define(sleeping)
+    workplace.slurmkit("collection", "create", str(path), "--submit")
+    workplace.define(sleeping.replace("[add, sort]", "[mul]"))
+    workplace.slurmkit("collection", "extend", str(path))
+    told = workplace.slurmkit("collection", "delete", "sweep", "--yes", exit_code=2).stderr
+    assert "4 runs are queued, running or unknown. First: slurmkit cancel sweep --all" in told
+    assert len(workplace.slurmkit("cancel", "sweep", "--all", "--dry-run").stdout.splitlines()) == 6
+
+    cancelled = workplace.slurmkit("cancel", "sweep", "--all").stdout
+    assert {line.split()[-1] for line in cancelled.splitlines()} >= {"task-add_seed-1", "task-sort_seed-2"}
+    deadline = time.monotonic() + 30
+    while "runs are queued" in workplace.slurmkit("collection", "delete", "sweep", "--yes", exit_code=None).stderr:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert not (workplace.runs / "sweep").exists()
 
 
 def test_without_a_name_the_collection_last_touched_is_meant_and_named(workplace):

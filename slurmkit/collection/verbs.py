@@ -9,7 +9,7 @@ from slurmkit import pin
 from slurmkit.collection import submit as submission
 from slurmkit.collection.backends import backend_name, scheduler
 from slurmkit.collection.poll import Snapshot, poll
-from slurmkit.errors import PinError, UsageError
+from slurmkit.errors import PinError, SlurmkitError, UsageError
 from slurmkit.project import Project
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
@@ -26,12 +26,15 @@ class Done:
     Attributes:
         plan: the runs, and those left out with why.
         left_alone: chosen runs that are under way or need no new attempt, by state.
-        rearmed: other collection to how many of its runs were submitted because what they need was tried again.
+        rearmed: other collection to how many of its runs were submitted because what they need was tried again
+            (a dry run does not look for them).
+        notes: what went wrong with other collections.
     """
 
     plan: submission.SubmitPlan
     left_alone: dict[State, int] = field(default_factory=dict[State, int])
     rearmed: dict[str, int] = field(default_factory=dict[str, int])
+    notes: list[str] = field(default_factory=list[str])
 
 
 def submit(project: Project, records: CollectionStore, choose: Choice, *, backend: str, dry_run: bool) -> Done:
@@ -43,7 +46,7 @@ def submit(project: Project, records: CollectionStore, choose: Choice, *, backen
     states = {State.PLANNED, State.BLOCKED}
     done = _submit(project, records, choose, states, (), backend=backend, dry_run=dry_run)
     if done.plan.items and not dry_run:
-        done.rearmed = _rearm(project, records.name, backend)
+        _rearm(project, done, records.name, backend)
     return done
 
 
@@ -71,7 +74,7 @@ def resubmit(
     states = {State.FAILED, State.CANCELLED, *([State.COMPLETED] if completed_too else [])}
     done = _submit(project, records, choose, states, by_hand, backend=backend, dry_run=dry_run)
     if done.plan.items and not dry_run:
-        done.rearmed = _rearm(project, records.name, backend)
+        _rearm(project, done, records.name, backend)
     return done
 
 
@@ -106,25 +109,41 @@ def _submit(
     return done
 
 
-def _rearm(project: Project, name: str, backend: str) -> dict[str, int]:
-    """Submit the runs that were held back because a run of `name` was not under way."""
-    rearmed: dict[str, int] = {}
-    for other in project.store.names():
-        records = project.store.existing(other)
-        needs = records.header["definition"]["needs"].values()
-        if not any((need["collection"] or other) == name for need in needs):
-            continue
-        held = poll(project.store, records).ledger.held
-        if not held:
-            continue
+def _rearm(project: Project, done: Done, name: str, backend: str) -> None:
+    """Submit the runs that were held back because a run of `name` was not under way; then those that need them.
 
-        def released(statuses: list[RunStatus], held: set[str] = held) -> list[RunStatus]:
-            return [status for status in statuses if status.id in held]
+    What was asked for is submitted already: what goes wrong with another collection is a note.
+    """
+    submitted = [name]
+    for tried_again in submitted:  # grows: a <- b <- c
+        for other in project.store.names():
+            try:
+                count = _submit_held(project, other, tried_again, backend)
+            except SlurmkitError as error:
+                note = f"runs of {other} that may wait for these are not submitted: {error}"
+                if note not in done.notes:
+                    done.notes.append(note)
+                continue
+            if count:
+                done.rearmed[other] = done.rearmed.get(other, 0) + count
+                submitted.append(other)
 
-        done = _submit(project, records, released, {State.PLANNED}, (), backend=backend, dry_run=False)
-        if done.plan.items:
-            rearmed[other] = len(done.plan.items)
-    return rearmed
+
+def _submit_held(project: Project, other: str, name: str, backend: str) -> int:
+    """Submit the runs of `other` that were held back, if it needs runs of `name`; return how many."""
+    records = project.store.existing(other)
+    needs = records.header["definition"]["needs"].values()
+    if not any((need["collection"] or other) == name for need in needs):
+        return 0
+    held = poll(project.store, records).ledger.held
+    if not held:
+        return 0
+
+    def released(statuses: list[RunStatus]) -> list[RunStatus]:
+        return [status for status in statuses if status.id in held]
+
+    done = _submit(project, records, released, {State.PLANNED}, (), backend=backend, dry_run=False)
+    return len(done.plan.items)
 
 
 def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_run: bool) -> list[RunStatus]:
@@ -137,15 +156,21 @@ def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_ru
         the runs cancelled.
     """
     if dry_run:
-        return _cancellable(choose(poll(project.store, records).statuses()))
+        return _cancellable(choose(_with_retired(poll(project.store, records))))
     with records.lock():
         snapshot = poll(project.store, records, locked=True)
-        doomed = _cancellable(choose(snapshot.statuses()))
+        doomed = _cancellable(choose(_with_retired(snapshot)))
         _end_jobs(project.store, snapshot, [status for status in doomed if status.state.active])
         jobless = [status.id for status in doomed if not status.state.active or status.state is State.UNKNOWN]
         if jobless:
             records.append({"event": "cancelled", "runs": jobless})
     return doomed
+
+
+def _with_retired(snapshot: Snapshot) -> list[RunStatus]:
+    """Return where the runs stand, and of those that an extension retired the ones that are still under way."""
+    retired = [status for status in snapshot.statuses(snapshot.retired) if status.state.active]
+    return [*snapshot.statuses(), *retired]
 
 
 def _cancellable(statuses: Sequence[RunStatus]) -> list[RunStatus]:
@@ -169,11 +194,12 @@ def delete(project: Project, records: CollectionStore, *, force: bool) -> None:
         UsageError: runs are under way, or another collection needs its runs (unless `force`).
     """
     with records.lock():
-        active = [status for status in poll(project.store, records, locked=True).statuses() if status.state.active]
+        statuses = _with_retired(poll(project.store, records, locked=True))
+        active = sum(status.state.active for status in statuses)
         if active:
             raise UsageError(
-                f"collection {records.name!r}: {len(active)} runs are queued or running. "
-                f"First: slurmkit cancel {records.name}",
+                f"collection {records.name!r}: {active} runs are queued, running or unknown. "
+                f"First: slurmkit cancel {records.name} --all",
             )
         users = [
             other
