@@ -128,6 +128,16 @@ def plan(
     return result
 
 
+_ADVICE = {
+    State.PLANNED: "slurmkit submit {}",
+    State.FAILED: "slurmkit resubmit {} --failed",
+    State.CANCELLED: "slurmkit resubmit {} --state cancelled",
+}
+"""What to do about a run that others need, by its state."""
+
+_IN_THE_WAY = frozenset({*_ADVICE, State.BLOCKED})
+
+
 class _Elsewhere:
     """Where the runs that others need stand, each collection polled once."""
 
@@ -136,6 +146,7 @@ class _Elsewhere:
         self._snapshots = {snapshot.records.name: snapshot}
         self._own = snapshot.records.name
         self._statuses: dict[str, dict[str, RunStatus]] = {}
+        self._rows: dict[str, dict[str, Row]] = {}
 
     def _status(self, collection: str, run: str) -> RunStatus | None:
         if collection not in self._statuses:
@@ -145,8 +156,9 @@ class _Elsewhere:
                 if not records.exists():
                     return None
                 snapshot = poll(self._store, records)
-            everyone = snapshot.statuses((*snapshot.rows, *snapshot.retired))
-            self._statuses[collection] = {status.id: status for status in everyone}
+            everyone = (*snapshot.rows, *snapshot.retired)
+            self._rows[collection] = {row.id: row for row in everyone}
+            self._statuses[collection] = {status.id: status for status in snapshot.statuses(everyone)}
         return self._statuses[collection].get(run)
 
     def dependencies(self, row: Row, together: set[str]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
@@ -154,21 +166,47 @@ class _Elsewhere:
         after: list[str] = []
         after_runs: list[str] = []
         for collection, run, name in row.needs.values():
-            where = f"{collection}/{name}"
             needed = self._status(collection, run)
             if collection == self._own and run in together:
                 after_runs.append(run)
-            elif needed is None:
-                return f"needs {where}, which is gone", (), ()
+            elif needed is None or needed.state in _IN_THE_WAY:
+                return self._obstacle(collection, run, name), (), ()
             elif needed.state is State.COMPLETED:
                 continue
-            elif needed.state.active and needed.job_id:
+            elif needed.job_id:
                 after.append(needed.job_id)
-            elif needed.state is State.PLANNED:
-                return f"needs {where}, which is not submitted: slurmkit submit {collection}", (), ()
             else:
-                return f"needs {where}, which is {needed.state}: slurmkit resubmit {collection} --failed", (), ()
+                return f"needs {collection}/{name}, which is just being submitted: try again soon", (), ()
         return "", tuple(after), tuple(after_runs)
+
+    def _obstacle(self, collection: str, run: str, name: str) -> str:
+        """Say what is in the way of a needed run, and what to do about the first of the chain behind it."""
+        needed = self._status(collection, run)
+        why = f"needs {collection}/{name}, which is {_word(needed)}"
+        root = collection, run, name
+        while needed is not None and needed.state in {State.BLOCKED, State.PLANNED}:
+            behind = self._unmet(root[0], root[1])
+            if behind is None:
+                break
+            root = behind
+            needed = self._status(root[0], root[1])
+        if root[1] != run:
+            why += f" by {root[0]}/{root[2]}, which is {_word(needed)}"
+        return why + (f": {_ADVICE[needed.state].format(root[0])}" if needed and needed.state in _ADVICE else "")
+
+    def _unmet(self, collection: str, run: str) -> tuple[str, str, str] | None:
+        """Return the first run in the way of a blocked or planned one: (collection, id, name)."""
+        for need in self._rows[collection][run].needs.values():
+            needed = self._status(need[0], need[1])
+            if needed is None or needed.state in _IN_THE_WAY:
+                return need
+        return None
+
+
+def _word(needed: RunStatus | None) -> str:
+    if needed is None:
+        return "gone"
+    return "not submitted" if needed.state is State.PLANNED else str(needed.state)
 
 
 def hand_over(project: Project, records: CollectionStore, plan: SubmitPlan, backend: str) -> list[str]:
