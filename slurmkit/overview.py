@@ -1,12 +1,14 @@
 """Pure: from the runs' states to what a status shows: counts, the grid of cells, failures, what to do next."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
+from slurmkit.names import label_text
 from slurmkit.records import Json, Progress, RunStatus
-from slurmkit.states import State
+from slurmkit.states import Reason, State, reasons_named
 
 OVERVIEW_SCHEMA = 1
 """Version of ``status --json``."""
@@ -20,15 +22,15 @@ class Square:
         total: its runs (one a seed).
         states: how many runs are in which state.
         reasons: why runs of it failed.
-        progress: mean share done of its running runs, 0 to 1; None without news.
-        loss: the loss that a running run last told.
+        progress: share done, 0 to 1, of each running run that told.
+        losses: the loss that each of these last told.
     """
 
     total: int = 0
     states: Counter[str] = field(default_factory=Counter[str])
     reasons: list[str] = field(default_factory=list[str])
-    progress: float | None = None
-    loss: float | None = None
+    progress: list[float] = field(default_factory=list[float])
+    losses: list[float] = field(default_factory=list[float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +52,32 @@ class Grid:
     squares: dict[tuple[str, str], Square]
 
 
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
+class FailureCase(NamedTuple):
+    """Failed runs with the same reason and the same evidence, but for its numbers.
+
+    Attributes:
+        size: how many runs.
+        evidence: that of the first.
+        runs: names of the first few.
+    """
+
+    size: int
+    evidence: str
+    runs: tuple[str, ...]
+
+
+class FailureGroup(NamedTuple):
     """Failed runs with the same reason.
 
     Attributes:
         reason: the reason.
-        count: how many runs.
-        evidence: one line of evidence: the most frequent.
-        runs: names of the first few.
+        size: how many runs.
+        cases: the different ways in which they failed so, most frequent first.
     """
 
     reason: str
-    count: int
-    evidence: str
-    runs: tuple[str, ...]
+    size: int
+    cases: tuple[FailureCase, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +143,15 @@ class Overview:
             "columns": grid.columns,
             "squares": [[*place, s.total, dict(s.states), s.reasons] for place, s in grid.squares.items()],
         }
-        record["failures"] = [asdict(group) for group in self.failures]
+        record["failures"] = [[g.reason, g.size, [list(case) for case in g.cases]] for g in self.failures]
         return record
 
     @classmethod
     def from_json(cls, record: dict[str, Json]) -> "Overview":
         """Read what `to_json` wrote."""
         failures = tuple(
-            FailureGroup(group["reason"], group["count"], group["evidence"], tuple(group["runs"]))
-            for group in record["failures"]
+            FailureGroup(reason, count, tuple(FailureCase(n, text, tuple(runs)) for n, text, runs in cases))
+            for reason, count, cases in record["failures"]
         )
         values: dict[str, Any] = {**record, "grid": _grid_from_json(record["grid"]), "failures": failures}
         return cls(**values)
@@ -167,7 +180,7 @@ def overview(
     *,
     retired: int = 0,
     progress: Mapping[str, Progress] | None = None,
-    slots: int | None = None,
+    on_failure: Collection[str] = (),
 ) -> Overview:
     """Sum up a collection.
 
@@ -179,7 +192,7 @@ def overview(
         seed_axis: the axis that makes several runs of one cell.
         retired: how many runs an extension took out.
         progress: run id to the progress of running runs.
-        slots: how many runs go on side by side, if that is known.
+        on_failure: reasons for which the definition says what a retry changes.
     """
     states = Counter(str(status.state) for status in statuses)
     return Overview(
@@ -192,8 +205,8 @@ def overview(
         failures=_failures(statuses),
         blocked=dict(Counter(s.evidence for s in statuses if s.state is State.BLOCKED).most_common()),
         notes=dict(Counter(s.evidence for s in statuses if s.state is State.UNKNOWN).most_common(5)),
-        eta_s=_eta_s(statuses, axes, seed_axis, progress or {}, slots),
-        next_command=_next_command(name, statuses, states),
+        eta_s=_eta_s(statuses, axes, seed_axis, progress or {}),
+        next_command=_next_command(name, statuses, states, on_failure),
     )
 
 
@@ -208,7 +221,7 @@ def _grid(
     shown = [axis for axis in free if len(axes[axis]) > 1] or free[:1]
     row_axis = shown[0] if shown else ""
     column_axes = tuple(shown[1:])
-    rows: dict[str, None] = {str(value): None for value in axes.get(row_axis, ["all"])}
+    rows: dict[str, None] = {label_text(value): None for value in axes.get(row_axis, ["all"])}
     columns: dict[str, None] = {}
     squares: dict[tuple[str, str], Square] = {}
     # Counted first and labelled after: there are many runs, and fewer cells.
@@ -234,19 +247,20 @@ def _place(shown: Sequence[str], values: Sequence[Json]) -> tuple[str, str]:
     if not shown:
         return "all", ""
     pairs = zip(shown[1:], values[1:], strict=True)
-    return str(values[0]), " ".join([_label(axis, value) for axis, value in pairs])
+    return label_text(values[0]), " ".join([_label(axis, value) for axis, value in pairs])
 
 
 def _label(axis: str, value: Json) -> str:
     """Write a value so that one knows what it is: numbers need their axis (``pv0.1``), words do not."""
-    return f"{axis}{value}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, str):
+        return value
+    return f"{axis}={label_text(value)}" if value is None or isinstance(value, bool) else f"{axis}{value}"
 
 
 def _add_progress(square: Square, news: Progress) -> None:
-    share = share_done(news)
-    square.progress = share if square.progress is None else (square.progress + share) / 2
+    square.progress.append(share_done(news))
     losses = [value for key, value in news["metrics"].items() if key.rpartition("/")[2] in {"loss", "total"}]
-    square.loss = losses[0] if losses else square.loss
+    square.losses += losses[:1]
 
 
 def share_done(news: Progress) -> float:
@@ -260,13 +274,19 @@ def _failures(statuses: Sequence[RunStatus]) -> tuple[FailureGroup, ...]:
         if status.state is State.FAILED:
             groups.setdefault(str(status.reason or "error"), []).append(status)
     return tuple(
-        FailureGroup(
-            reason,
-            len(members),
-            Counter(member.evidence for member in members).most_common(1)[0][0],
-            tuple(member.name for member in members[:3]),
-        )
+        FailureGroup(reason, len(members), _cases(members))
         for reason, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    )
+
+
+def _cases(members: Sequence[RunStatus]) -> tuple[FailureCase, ...]:
+    """Put together what failed in the same way: evidence that differs in its numbers only."""
+    alike: dict[str, list[RunStatus]] = {}
+    for member in members:
+        alike.setdefault(re.sub(r"\d[\d.,]*", "#", member.evidence), []).append(member)
+    return tuple(
+        FailureCase(len(runs), runs[0].evidence, tuple(run.name for run in runs[:3]))
+        for runs in sorted(alike.values(), key=len, reverse=True)
     )
 
 
@@ -275,7 +295,6 @@ def _eta_s(
     axes: Mapping[str, Sequence[Json]],
     seed_axis: str,
     progress: Mapping[str, Progress],
-    slots: int | None,
 ) -> float | None:
     """Estimate from finished siblings: runs that share the first axis if there are any, else all."""
     under_way = [status for status in statuses if status.state in {State.RUNNING, State.QUEUED}]
@@ -296,19 +315,16 @@ def _eta_s(
         news = progress.get(status.id)
         left.append(expected * (1 - share_done(news)) if news else expected)
     running = sum(1 for status in under_way if status.state is State.RUNNING)
-    return max(max(left), sum(left) / max(1, slots or running))
+    return max(max(left), sum(left) / max(1, running))
 
 
-def _next_command(name: str, statuses: Sequence[RunStatus], states: Counter[str]) -> str:
+def _next_command(name: str, statuses: Sequence[RunStatus], states: Counter[str], on_failure: Collection[str]) -> str:
     """Say what a person would most likely type next."""
     if states[State.PLANNED] and any(s.state is State.PLANNED and not s.evidence for s in statuses):
         return f"slurmkit submit {name}"
     if states[State.FAILED]:
-        reasons = {str(s.reason) for s in statuses if s.state is State.FAILED}
-        if reasons <= {"error", "no_metrics", "diverged"}:
-            first = next(s for s in statuses if s.state is State.FAILED)
-            return f"slurmkit logs {name} --run {first.id[:6]}"
-        return f"slurmkit resubmit {name} --failed"
+        failed = [status for status in statuses if status.state is State.FAILED]
+        return _after_failure(name, failed, on_failure)
     if states[State.RUNNING] or states[State.QUEUED]:
         return f"slurmkit status {name} --watch"
     if states[State.CANCELLED]:
@@ -318,3 +334,15 @@ def _next_command(name: str, statuses: Sequence[RunStatus], states: Counter[str]
         needed = blocked.removeprefix("needs ").partition(", which")[0].rpartition("/")[0]
         return f"slurmkit status {needed}"
     return f"slurmkit aggregate {name}" if states[State.COMPLETED] else ""
+
+
+def _after_failure(name: str, failed: Sequence[RunStatus], on_failure: Collection[str]) -> str:
+    """Say what to do about failures: retry what a retry can mend, else look at the first log."""
+    reasons = Counter(str(status.reason) for status in failed)
+    ruled = {str(reason) for word in on_failure for reason in reasons_named(word)}
+    mended = {str(Reason.OOM_HOST): " --set resources.mem=x2", str(Reason.TIMEOUT): " --set resources.time=x2"}
+    again = {str(Reason.PREEMPTED): "", str(Reason.NODE_FAIL): "", **mended, **dict.fromkeys(ruled, "")}
+    for reason, _ in reasons.most_common():
+        if reason in again:
+            return f"slurmkit resubmit {name} --reason {reason}{again[reason]}"
+    return f"slurmkit logs {name} --run {failed[0].id[:6]}"

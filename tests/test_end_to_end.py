@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+import time
 
 import pytest
 
@@ -171,3 +174,49 @@ def test_the_commit_runs_and_not_the_working_tree(workplace):
 )
 def test_a_request_that_makes_no_sense_exits_2_with_what_to_do(workplace, words, message):
     assert message in workplace.slurmkit(*words, exit_code=2).stderr
+
+
+def test_run_says_how_its_run_ended(workplace):
+    path = workplace.define(MIXED)
+    workplace.slurmkit("collection", "create", str(path))
+    assert "kind-fine: completed" in workplace.slurmkit("run", "mixed", "--where", "kind=fine").stderr
+    failed = workplace.slurmkit("run", "mixed", "--where", "kind=steep", exit_code=1)
+    assert "kind-steep: failed" in failed.stderr
+    assert "step 12" in failed.stderr
+
+
+def test_following_a_log_ends_when_its_worker_is_killed(workplace):
+    """A killed worker leaves no outcome: only asking tells that it is over."""
+    path = workplace.define(
+        """\
+        name: slow
+        command: ["{python}", "train.py", "{config}", "{run_dir}"]
+        config: {act: sleep, seconds: 60}
+        resources: {mem: 300M}
+        axes: {seed: {key: seed, values: [1]}}
+        """
+    )
+    workplace.slurmkit("collection", "create", str(path), "--submit")
+    started = workplace.runs / "slow/seed-1/attempts/1/started.json"
+    while not started.exists():
+        time.sleep(0.05)
+    follower = workplace.start("logs", "slow", "-f")
+    os.kill(json.loads(started.read_text())["pid"], signal.SIGKILL)
+    _, told = follower.communicate(timeout=40)
+    assert follower.returncode == 0
+    assert "seed-1: failed" in told
+
+
+def test_a_choice_that_fits_no_run_is_an_empty_answer(workplace):
+    path = workplace.define(MIXED)
+    workplace.slurmkit("collection", "create", str(path))
+    told = json.loads(workplace.slurmkit("status", "mixed", "--state", "running", "--json").stdout)
+    assert told["runs"] == []
+    assert "no run matches --state failed" in workplace.slurmkit("resubmit", "mixed", "--failed").stderr
+
+
+def test_diff_takes_a_file_alone(workplace):
+    path = workplace.define(MIXED)
+    workplace.slurmkit("collection", "create", str(path))
+    workplace.define(MIXED.replace("score: 0.25", "score: 0.5"))
+    assert "score 0.25 -> 0.5" in workplace.slurmkit("collection", "diff", str(path)).stdout

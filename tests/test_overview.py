@@ -2,7 +2,10 @@
 
 from collections import Counter
 
+import orjson
+
 from slurmkit.cli.render import pipe_lines, square_text, styled, terminal_lines
+from slurmkit.files import json_line
 from slurmkit.overview import Overview, Square, overview
 from slurmkit.records import RunStatus
 from slurmkit.states import Reason, State
@@ -56,8 +59,29 @@ def test_a_cell_counts_its_seeds_and_shows_progress_and_loss():
 
 def test_failures_are_grouped_by_reason_with_count_and_evidence():
     groups = summed().failures
-    assert [(group.reason, group.count) for group in groups] == [("oom_host", 2), ("error", 1)]
+    assert [(group.reason, group.size) for group in groups] == [("oom_host", 2), ("error", 1)]
     assert "2 failed: oom_host  limit 4 GB, peak 3.98 GB" in text(summed())
+
+
+def test_different_evidence_of_one_reason_is_told_apart_and_its_numbers_are_not():
+    runs = [
+        run("grid", 0.0, 1, State.FAILED, Reason.ERROR, "stderr line 7: KeyError: 'a'"),
+        run("grid", 0.0, 2, State.FAILED, Reason.ERROR, "stderr line 9: KeyError: 'a'"),
+        run("grid", 0.1, 1, State.FAILED, Reason.ERROR, "stderr line 7: ValueError"),
+    ]
+    (group,) = summed(runs).failures
+    assert [(case.size, case.evidence) for case in group.cases] == [
+        (2, "stderr line 7: KeyError: 'a'"),
+        (1, "stderr line 7: ValueError"),
+    ]
+    assert "2 of them:  stderr line 7: KeyError" in text(summed(runs))
+
+
+def test_true_and_none_are_written_as_in_the_definition():
+    axes = {"task": ("sorting", "grid"), "pv": (True, None), "seed": (1,)}
+    shown = text(overview("demo", COMMIT, [run("grid", pv, 1, State.PLANNED) for pv in (True, None)], axes, "seed"))
+    assert "pv=true" in shown
+    assert "pv=null" in shown
 
 
 def test_the_estimate_comes_from_finished_runs_of_the_same_task():
@@ -106,7 +130,8 @@ def test_a_pipe_gets_one_fact_a_line():
 
 def test_a_remembered_overview_shows_the_same():
     summary = summed()
-    assert Overview.from_json(summary.to_json()) == summary
+    record = orjson.loads(json_line(summary.to_json()))
+    assert Overview.from_json(record) == summary
 
 
 def test_one_seed_cells_show_words():
@@ -121,6 +146,7 @@ def test_what_to_type_next_follows_what_stands_in_the_way():
     done = run("grid", 0.0, 1, State.COMPLETED)
     assert summed([planned]).next_command == "slurmkit submit demo"
     assert summed([bug]).next_command == "slurmkit logs demo --run grid-0"
-    assert summed([bug, memory]).next_command == "slurmkit resubmit demo --failed"
+    assert summed([bug, memory]).next_command == "slurmkit resubmit demo --reason oom_host --set resources.mem=x2"
+    assert summed([memory], on_failure=["oom"]).next_command == "slurmkit resubmit demo --reason oom_host"
     assert summed([blocked]).next_command == "slurmkit status base"
     assert summed([done]).next_command == "slurmkit aggregate demo"

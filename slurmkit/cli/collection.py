@@ -7,6 +7,7 @@ import click
 
 from slurmkit.cli import printable
 from slurmkit.cli.common import backend_option, collection_argument, narrate, open_collection, plural
+from slurmkit.errors import UsageError
 from slurmkit.project import Project
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
@@ -123,17 +124,26 @@ def _say(text: str) -> None:
 
 
 @collection.command()
-@click.argument("name")
-@click.argument("other", metavar="FILE|COLLECTION")
-def diff(name: str, other: str) -> None:
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] FILE|COLLECTION")
+def diff(words: tuple[str, ...]) -> None:
     """Compare a collection with an edited definition FILE, or with another collection.
 
-    Shows cells that are added, removed and changed, with the config keys that differ.
+    Shows cells that are added, removed and changed, with the config keys that differ. Without NAME, a FILE is compared
+    with the collection that it names, a COLLECTION with the one last touched.
     """
     from slurmkit.collection.create import freeze_rows, read_definition
     from slurmkit.collection.extend import compare
     from slurmkit.expand import expand
 
+    match words:
+        case (other,):
+            name = None
+        case (name, other):
+            pass
+        case _:
+            raise UsageError("diff: takes [NAME] and a definition file or another collection.")
+    if name is None and Path(other).is_file():
+        name = read_definition(Path(other))[0].name
     left = open_collection(name)
     old = [row for row in left.records.rows() if not row.retired]
     old_config = left.records.header["definition"]["config"]

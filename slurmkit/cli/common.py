@@ -9,7 +9,6 @@ from slurmkit.cli import printable
 from slurmkit.collection import Collection
 from slurmkit.collection.backends import BACKENDS
 from slurmkit.collection.selection import select as _select
-from slurmkit.errors import UsageError
 from slurmkit.records import RunStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,11 +80,11 @@ def select(
     reasons: Sequence[str] = (),
     runs: Sequence[str] = (),
 ) -> list[RunStatus]:
-    """Choose runs; raise `UsageError` when none is left."""
+    """Choose runs; where the words are right and no run fits them, say so and go on with none."""
     chosen = _select(statuses, where, states=states, reasons=reasons, runs=runs)
-    if not chosen and statuses:
+    if not chosen:
         given = [f"--where {w}" for w in where] + [f"--state {s}" for s in states] + [f"--reason {r}" for r in reasons]
-        raise UsageError(f"no run matches {' '.join(given)}. See: slurmkit status")
+        narrate(f"no run matches {' '.join(given)}")
     return chosen
 
 

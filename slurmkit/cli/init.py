@@ -55,9 +55,10 @@ def init() -> None:
     _write(project.root / "collections" / "example.yaml", _DEFINITION)
     _write(project.root / "train.py", _TRAINER)
     ignore = project.root / ".gitignore"
-    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
-    if not {"runs/", "/runs/", "runs", "/runs"} & set(lines):
-        write_atomic(ignore, ("\n".join([*lines, "/runs/"]) + "\n").encode())
+    content = ignore.read_bytes() if ignore.exists() else b""  # bytes: a file name in it may be in any encoding
+    if not {b"runs/", b"/runs/", b"runs", b"/runs"} & set(content.splitlines()):
+        between = b"" if not content or content.endswith(b"\n") else b"\n"
+        write_atomic(ignore, content + between + b"/runs/\n")
         narrate(f"added /runs/ to {ignore}")
     narrate("next:")
     if not (project.root / ".git").exists():

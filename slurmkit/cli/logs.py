@@ -1,18 +1,22 @@
 """`slurmkit logs`: a run's output."""
 
+import codecs
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from slurmkit.cli.common import collection_argument, narrate, open_collection, select, selection_options
+from slurmkit.collection import Collection
 from slurmkit.errors import UsageError
 from slurmkit.records import RunStatus
 from slurmkit.states import State
 
 _STREAMS = ("stdout", "stderr")
 _FOLLOW_INTERVAL_S = 0.2
+_POLL_INTERVAL_S = 2.0
 
 
 @click.command()
@@ -45,16 +49,28 @@ def logs(
         chosen = [_most_telling(statuses)]
     if follow and len(chosen) > 1:
         raise UsageError(f"--follow: {len(chosen)} runs are chosen. Choose one with --run.")
+    streams: Sequence[str] = [only] if only else _STREAMS
+    if follow:
+        _follow(opened, chosen[0], attempt, streams, lines)
+        return
     for status in chosen:
-        folder = status.run_dir / "attempts" / str(attempt or status.attempt)
+        folder = _folder_of(status, attempt)
         if not folder.is_dir():
-            narrate(f"{status.name}: no attempt {attempt or status.attempt} has started yet ({status.state})")
+            narrate(f"{status.name}: {_absent(status, attempt)}")
             continue
-        paths = [folder / f"{stream}.log" for stream in ([only] if only else _STREAMS)]
         narrate(f"== {status.name}, attempt {folder.name}: {status.state} {status.evidence}".rstrip())
-        ends = [_print_tail(path, lines, title=not only) for path in paths]
-        if follow:
-            _follow(status, paths, ends)
+        for stream in streams:
+            _print_tail(folder / f"{stream}.log", lines, title=not only)
+
+
+def _folder_of(status: RunStatus, attempt: int | None) -> Path:
+    return status.run_dir / "attempts" / str(status.attempt if attempt is None else attempt)
+
+
+def _absent(status: RunStatus, attempt: int | None) -> str:
+    if attempt is not None and attempt != status.attempt:
+        return f"there is no output of an attempt {attempt}; the last one is {status.attempt}"
+    return f"has not started yet ({status.state} {status.evidence}".rstrip() + ")"
 
 
 def _most_telling(statuses: list[RunStatus]) -> RunStatus:
@@ -84,11 +100,25 @@ def _print_tail(path: Path, lines: int, *, title: bool) -> int:
     return size
 
 
-def _follow(status: RunStatus, paths: list[Path], ends: list[int]) -> None:
-    """Print what is appended until the attempt has an outcome."""
-    outcome = paths[0].parent / "outcome.json"
+def _follow(opened: Collection, status: RunStatus, attempt: int | None, streams: Sequence[str], lines: int) -> None:
+    """Print what there is and what is appended, until the attempt has ended; wait for its start."""
+    if not _folder_of(status, attempt).is_dir():
+        narrate(f"{status.name}: {_absent(status, attempt)}; waiting")
+    while not _folder_of(status, attempt).is_dir():
+        if status.state.terminal or attempt is not None:
+            return
+        time.sleep(_POLL_INTERVAL_S)
+        status = _again(opened, status)
+    folder = _folder_of(status, attempt)
+    paths = [folder / f"{stream}.log" for stream in streams]
+    ends = [_print_tail(path, lines, title=len(paths) > 1) for path in paths]
+    decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in paths]
+    next_poll = time.monotonic()
     while True:
-        ended = outcome.exists() or status.state.terminal
+        if time.monotonic() >= next_poll:  # a worker that was killed leaves no outcome: only a poll tells
+            status = _again(opened, status)
+            next_poll = time.monotonic() + _POLL_INTERVAL_S
+        ended = (folder / "outcome.json").exists() or not status.state.active
         for index, path in enumerate(paths):
             try:
                 with path.open("rb") as file:
@@ -97,8 +127,14 @@ def _follow(status: RunStatus, paths: list[Path], ends: list[int]) -> None:
             except FileNotFoundError:
                 continue
             ends[index] += len(news)
-            click.echo(news.decode(errors="replace"), nl=False)
+            click.echo(decoders[index].decode(news), nl=False)
         sys.stdout.flush()
         if ended:
+            narrate(f"{status.name}: {_again(opened, status).state}")
             return
         time.sleep(_FOLLOW_INTERVAL_S)
+
+
+def _again(opened: Collection, status: RunStatus) -> RunStatus:
+    """Return where the same run stands now."""
+    return next(other for other in opened.statuses() if other.id == status.id)

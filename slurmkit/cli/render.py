@@ -5,10 +5,11 @@ A line is a list of (text, style) pieces; styles are click's. Colour is never th
 
 import os
 from collections.abc import Sequence
+from statistics import fmean
 
 import click
 
-from slurmkit.overview import Grid, Overview, Square
+from slurmkit.overview import FailureGroup, Grid, Overview, Square
 from slurmkit.resources import format_duration
 from slurmkit.states import State
 
@@ -25,6 +26,7 @@ _COLOURS = {
 }
 _MOST_ROWS = 40
 _MOST_SQUARES = 1200
+_MOST_CASES = 4
 
 
 def styled(line: Line) -> str:
@@ -54,7 +56,8 @@ def pipe_lines(summary: Overview) -> list[str]:
                 counts = " ".join(f"{state}={count}" for state, count in sorted(square.states.items()))
                 reasons = f" reasons={','.join(sorted(square.reasons))}" if square.reasons else ""
                 lines.append(f"cell {axis}{' '.join(filter(None, (row, column)))}: {counts}{reasons}")
-    lines += [f"failed {g.reason} {g.count}: {g.evidence} [{', '.join(g.runs)}]" for g in summary.failures]
+    for group in summary.failures:
+        lines += [f"failed {group.reason} {c.size}: {c.evidence} [{', '.join(c.runs)}]" for c in group.cases]
     lines += [f"blocked {count}: {why}" for why, count in summary.blocked.items()]
     lines += [f"unknown {count}: {why}" for why, count in summary.notes.items()]
     if summary.next_command:
@@ -84,8 +87,8 @@ def square_text(square: Square) -> Piece:
     if square.states.get(State.FAILED):
         return f"{several or 'FAILED'} {'+'.join(sorted(square.reasons))}".strip(), "red"
     if square.states.get(State.RUNNING):
-        share = f"{square.progress:.0%}" if square.progress is not None else "running"
-        loss = f" {square.loss:.3g}" if square.loss is not None else ""
+        share = f"{fmean(square.progress):.0%}" if square.progress else "running"
+        loss = f" {fmean(square.losses):.3g}" if square.losses else ""
         return f"{several} {share}{loss}".strip(), "cyan"
     for state in (State.UNKNOWN, State.BLOCKED, State.QUEUED, State.CANCELLED):
         if square.states.get(state):
@@ -178,14 +181,25 @@ def _count_lines(grid: Grid) -> list[Line]:
     return [*lines, []]
 
 
+def _failure_lines(group: FailureGroup) -> list[Line]:
+    lines: list[Line] = []
+    title = f"{group.size} failed: {group.reason}"
+    for case in group.cases[:_MOST_CASES]:
+        share = f"  {case.size} of them:" if len(group.cases) > 1 else ""
+        lines.append([(title, "red"), (f"{share}  {case.evidence}", "")])
+        lines += [[(f"  {name}", "bright_black")] for name in case.runs]
+        if case.size > len(case.runs):
+            lines.append([(f"  and {case.size - len(case.runs)} more", "bright_black")])
+        title = " " * len(title)
+    if len(group.cases) > _MOST_CASES:
+        lines.append([(f"  and in {len(group.cases) - _MOST_CASES} more ways: slurmkit status --json", "bright_black")])
+    return lines
+
+
 def _detail_lines(summary: Overview) -> list[Line]:
     lines: list[Line] = []
     for group in summary.failures:
-        lines.append([(f"{group.count} failed: {group.reason}", "red"), (f"  {group.evidence}", "")])
-        more = f" and {group.count - len(group.runs)} more" if group.count > len(group.runs) else ""
-        lines += [[(f"  {name}", "bright_black")] for name in group.runs]
-        if more:
-            lines.append([(f"  {more.strip()}", "bright_black")])
+        lines += _failure_lines(group)
     for why, count in list(summary.blocked.items())[:5]:
         lines.append([(f"{count} blocked", "yellow"), (f"  {why}", "")])
     if len(summary.blocked) > 5:

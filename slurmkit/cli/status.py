@@ -9,7 +9,7 @@ from slurmkit import files
 from slurmkit.cli.common import collection_argument, narrate, open_collection, select, selection_options
 from slurmkit.collection import Collection
 from slurmkit.collection.look import look, read_progress, summarise
-from slurmkit.errors import SlurmkitError
+from slurmkit.errors import SlurmkitError, UsageError
 from slurmkit.overview import OVERVIEW_SCHEMA, Overview
 from slurmkit.project import Project
 from slurmkit.records import Json, Progress, RunStatus
@@ -39,12 +39,14 @@ def status(
     evidence, and what to type next. Without a name, also a line for each other collection.
     """
     opened = open_collection(name)
+    filtered = bool(where or states or reasons or runs)
     if watch:
         from slurmkit.cli.watch import follow
 
+        if filtered or as_json or as_list:
+            raise UsageError("--watch shows the whole collection: leave out the choice of runs, --json and --list.")
         follow(opened)
         return
-    filtered = bool(where or states or reasons or runs)
     if not (filtered or as_json or as_list):
         _print(look(opened))
     else:
@@ -75,8 +77,12 @@ def to_json(summary: Overview, chosen: Sequence[RunStatus], news: dict[str, Prog
         "retired": summary.retired,
         "states": summary.states,
         "failures": [
-            {"reason": f.reason, "count": f.count, "evidence": f.evidence, "runs": list(f.runs)}
-            for f in summary.failures
+            {
+                "reason": group.reason,
+                "count": group.size,
+                "cases": [{"count": c.size, "evidence": c.evidence, "runs": c.runs} for c in group.cases],
+            }
+            for group in summary.failures
         ],
         "blocked": summary.blocked,
         "eta_s": summary.eta_s,

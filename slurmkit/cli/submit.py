@@ -1,5 +1,6 @@
 """`slurmkit submit`, `resubmit` and `cancel`."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -190,6 +191,10 @@ def _report(opened: Collection, done: verbs.Done, verb: str, *, dry_run: bool) -
         narrate(f"{plural(count, 'run')} left alone: {state}")
     for other, count in done.rearmed.items():
         narrate(f"also submitted {plural(count, 'run')} of {other} that wait for these")
+    for note in done.notes:
+        narrate(f"warning: {note}")
+    if plan.refused and not plan.items:
+        sys.exit(1)
 
 
 def _describe_first(opened: Collection, item: Item) -> None:

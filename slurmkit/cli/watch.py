@@ -46,7 +46,7 @@ def _live(opened: Collection) -> Overview:
         return Text.assemble(*[(text, style) if style else text for text, style in line], no_wrap=False)
 
     summary = _look(opened)
-    with Live(drawn(summary), console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(drawn(summary), console=console, auto_refresh=False) as live:
         while not summary.at_rest:
             time.sleep(_INTERVAL_S)
             summary = _look(opened)

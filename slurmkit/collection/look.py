@@ -35,6 +35,7 @@ def summarise(
         opened.seed_axis,
         retired=len(snapshot.retired),
         progress=news,
+        on_failure=opened.records.header["definition"]["on_failure"],
     )
 
 

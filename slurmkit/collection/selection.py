@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from slurmkit.errors import UsageError
+from slurmkit.names import label_text
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import REASON_GROUPS, Reason, State, reasons_named
 
@@ -35,7 +36,7 @@ def select(
     return [
         status
         for status in statuses
-        if all(str(status.axes.get(axis)) in values for axis, values in wanted.items())
+        if all(axis in status.axes and label_text(status.axes[axis]) in values for axis, values in wanted.items())
         and (not chosen_states or status.state in chosen_states)
         and (not chosen_reasons or status.reason in chosen_reasons)
         and (not runs or status.id in chosen_runs)
@@ -48,7 +49,7 @@ def _parse_where(statuses: Sequence[RunStatus], where: Sequence[str]) -> Mapping
         axis, equals, text = condition.partition("=")
         if not equals:
             raise UsageError(f"--where {condition}: expected axis=value.")
-        known = {str(status.axes[axis]): status.axes[axis] for status in statuses if axis in status.axes}
+        known = {label_text(status.axes[axis]): status.axes[axis] for status in statuses if axis in status.axes}
         if not known:
             axes = list(dict.fromkeys(name for status in statuses for name in status.axes))
             raise UsageError(f"--where {condition}: no axis {axis!r}. {_hint(axis, axes)}")
@@ -66,7 +67,7 @@ def _value(condition: str, word: str, known: Mapping[str, Json]) -> str:
     except ValueError:
         number = None
     for text, value in known.items():
-        if number is not None and isinstance(value, int | float) and value == number:
+        if number is not None and isinstance(value, int | float) and not isinstance(value, bool) and value == number:
             return text
     raise UsageError(f"--where {condition}: no run has {word!r}. {_hint(word, list(known))}")
 

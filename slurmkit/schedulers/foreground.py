@@ -46,6 +46,8 @@ class ForegroundScheduler:
         return {job: self._report(job) for job in job_ids}
 
     def _report(self, job_id: str) -> JobReport:
+        if job_id == own_job_id():  # who asks about its own job is not at work on it: its outcome tells
+            return JobReport(JobState.LOST, "the command that did the work is over with it")
         if _alive(job_id):
             return JobReport(JobState.RUNNING, f"in the foreground on {self._host}")
         return JobReport(JobState.LOST, f"process {job_id.partition(':')[0]} on {self._host} is gone")
