@@ -93,6 +93,7 @@ class RunStatus(NamedTuple):
         metrics_sha256: of ``metrics.json`` when it was observed complete.
         duration_s: of the latest finished attempt.
         peak_rss_mb: likewise.
+        changed: config keys that retries have set otherwise than the definition, as ``key=value``.
     """
 
     id: str
@@ -109,6 +110,7 @@ class RunStatus(NamedTuple):
     metrics_sha256: str | None = None
     duration_s: float | None = None
     peak_rss_mb: float | None = None
+    changed: tuple[str, ...] = ()
 
     @property
     def run_dir(self) -> Path:

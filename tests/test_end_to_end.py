@@ -104,6 +104,8 @@ def test_runs_wait_for_what_they_need_and_are_armed_again_when_it_is_retried(wor
     assert "also submitted 2 runs of needy" in retried.stderr
     workplace.wait("base")
     assert set(workplace.wait("needy").values()) == {"completed"}
+    table = workplace.slurmkit("aggregate", "base")
+    assert "retried with another config than their cell's (act=complete): task-sort" in table.stdout + table.stderr
     config = json.loads(next(workplace.runs.glob("needy/*add*/config.json")).read_text())
     assert config["base"].startswith(str(workplace.runs / "base"))
     assert config["base"].endswith("/metrics.json")

@@ -23,6 +23,7 @@ from slurmkit.aggregate.table import (
 from slurmkit.errors import UsageError
 from slurmkit.names import did_you_mean, label_text
 from slurmkit.records import Json, RunStatus
+from slurmkit.states import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Aggregation:
         problems: metrics files that could not be used.
         nulls: metric shown, reason, and how many runs gave it for a null.
         commits: commit to number of runs, where there are several.
+        changed: what retries have changed in the config, to the completed runs that it was changed in.
     """
 
     collection: str
@@ -70,6 +72,7 @@ class Aggregation:
     problems: tuple[Problem, ...]
     nulls: list[tuple[str, str, int]]
     commits: dict[str, int]
+    changed: dict[str, list[str]]
 
     def label(self, axis: str, value: Json) -> str:
         """Write an axis value as the definition spells it (a column of numbers makes 0 a float)."""
@@ -140,7 +143,17 @@ def aggregate(
         problems=read.problems,
         nulls=_nulls(shown, read.null_reasons),
         commits=mixed_commits(frame),
+        changed=_changed(statuses),
     )
+
+
+def _changed(statuses: Sequence[RunStatus]) -> dict[str, list[str]]:
+    """Return the completed runs whose config is no longer the definition's, by what was changed."""
+    found: dict[str, list[str]] = {}
+    for status in statuses:
+        if status.changed and status.state is State.COMPLETED:
+            found.setdefault(", ".join(status.changed), []).append(status.name)
+    return found
 
 
 def _rows_by(frame: pd.DataFrame, by: Sequence[str], seed: str | None) -> list[str]:

@@ -184,6 +184,9 @@ def warnings(aggregation: Aggregation) -> list[str]:
     if aggregation.commits:
         counts = ", ".join(f"{commit[:10]} ({count})" for commit, count in aggregation.commits.items())
         lines.append(f"mixed commits: the runs come from {len(aggregation.commits)} commits: {counts}")
+    for what, runs in aggregation.changed.items():
+        named = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+        lines.append(f"retried with another config than their cell's ({what}): {named}")
     if aggregation.uneven:
         over = ", ".join(aggregation.left_out)
         lines.append(f"rows are means over different sets of {over}; only the means over common cells compare")

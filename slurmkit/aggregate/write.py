@@ -93,6 +93,7 @@ def document(aggregation: Aggregation) -> dict[str, Json]:
         "baseline_is_guessed": a.baseline_is_guessed,
         "deltas": _records(a.deltas),
         "commits": a.commits,
+        "changed": a.changed,
         "warnings": warnings(a),
         "problems": [
             {"run": problem.run, "path": problem.path, "flaw": problem.flaw.value, "what": problem.what}

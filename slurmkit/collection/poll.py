@@ -13,6 +13,7 @@ from slurmkit.collection.needs import needed_first
 from slurmkit.diagnose import conclude
 from slurmkit.errors import LockTimeoutError, StoreError
 from slurmkit.ledger import Attempt, Ledger, Observation, replay
+from slurmkit.names import label_text
 from slurmkit.records import Outcome, RunStatus
 from slurmkit.schedulers import JobReport
 from slurmkit.states import Reason, State
@@ -60,8 +61,11 @@ class Snapshot:
         attempt = self.ledger.attempts.get(row.id)
         state, reason, evidence = State.PLANNED, None, ""
         number, job, sha, duration_s, peak_mb = 0, "", None, None, None
+        changed: tuple[str, ...] = ()
         if attempt is not None:
             number, job = attempt.number, attempt.job_id
+            if attempt.changes:
+                changed = tuple(f"{key}={label_text(value)}" for key, value in attempt.changes["set"].items())
             if attempt.end is not None:
                 _, state, reason, evidence, duration_s, peak_mb, sha = attempt.end
             elif (standing := self.live.get(row.id)) is not None:
@@ -85,6 +89,7 @@ class Snapshot:
             sha,
             duration_s,
             peak_mb,
+            changed,
         )
 
 
