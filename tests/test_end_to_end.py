@@ -79,10 +79,9 @@ name: base
 command: ["{python}", "train.py", "{config}", "{run_dir}"]
 config: {act: complete, score: 0.5}
 axes:
-  task:
-    values:
-      add: {task: add}
-      sort: {task: sort, act: bug}
+  task: {key: task, values: [add, sort]}
+overrides:
+  - {where: {task: sort}, set: {act: bug}}
 resources: {mem: 300M, time: 60s}
 """
 

@@ -1,13 +1,20 @@
 """What a new attempt changes."""
 
 import pytest
+from conftest import SWEEP
 
-from slurmkit.collection.retry import RetryLimitError, changes_for, describe
+from slurmkit.collection.retry import RetryLimitError, changes_for, describe, refuse_swept
 from slurmkit.errors import UsageError
 from slurmkit.resources import Resources
 from slurmkit.states import Reason
 
-CONFIG = {"train": {"batch_size": 32, "accumulation": 1, "lr": 0.1}, "seed": 0}
+CONFIG = {
+    "train": {"batch_size": 32, "accumulation": 1, "lr": 0.1},
+    "seed": 0,
+    "name": "x1",
+    "start": None,
+    "shuffle": True,
+}
 OOM = {"oom": {"changes": {"resources.mem": "x2"}, "limit": 2}}
 
 
@@ -71,9 +78,22 @@ def test_half_the_batch_alone_changes_the_science():
     [
         ("train.batchsize", "x2", "Did you mean config.train.batch_size?"),
         ("resources.memory", "x2", "no such resource"),
-        ("resources.time", "x2", "the definition sets no time_s"),
+        ("resources.time", "x2", "the definition sets no time\\. Give"),
         ("resources.mem", "lots", "expected a memory size"),
+        ("resources.mem_mb", "x2", "no such resource"),
+        ("resources.partition", "x2", "resources.partition: x2 of nothing"),
+        ("resources.cpus", 0, "resources.cpus: expected at least 1, got 0"),
+        ("resources.cpus", -3, "resources.cpus: expected at least 1, got -3"),
+        ("resources.cpus", "four", "resources.cpus: expected a whole number, got 'four'"),
+        ("resources.gpus", 1.5, "resources.gpus: expected a whole number, got 1.5"),
+        ("resources.extra", 5, "resources.extra: expected a mapping, got 5"),
+        ("resources.partition", 5, "resources.partition: expected text, got 5"),
+        ("resources.cpus", "x" + "9" * 400, "too large"),
         ("train", "x2", "needs a number"),
+        ("train", 5, "--set train: the config has a mapping here .* Name a key inside it, such as train.batch_size"),
+        ("config.train.lr", "small", "--set config.train.lr: the config has a number here \\(0.1\\), got 'small'"),
+        ("train.batch_size", [32], "Give a number"),
+        ("shuffle", 1, "the config has true or false here"),
     ],
 )
 def test_a_change_that_makes_no_sense_is_refused(target, operation, message):
@@ -85,3 +105,59 @@ def test_a_batch_of_one_cannot_be_halved():
     config = {"train": {"batch_size": 1}}
     with pytest.raises(UsageError, match="cannot be divided"):
         changes_for(None, {}, [("train.batch_size", "/2")], before=None, config=config, resources=Resources())
+
+
+@pytest.mark.parametrize(
+    ("target", "operation", "field", "value"),
+    [
+        ("resources.gpus", 0, "gpus", 0),
+        ("resources.time", "90s", "time_s", 90),
+        ("resources.extra", {"exclude": "n1"}, "extra", {"exclude": "n1"}),
+        ("resources.mem", None, "mem_mb", None),
+        ("resources.partition", "long", "partition", "long"),
+    ],
+)
+def test_resources_are_read_as_in_the_definition(target, operation, field, value):
+    _, asked = after(None, {}, [(target, operation)])
+    assert getattr(asked, field) == value
+
+
+def test_no_gpu_stays_none_when_doubled():
+    assert after(None, {}, [("resources.gpus", "x2")])[1].gpus == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("name", "x2"), ("name", 5), ("start", "x"), ("start", 3), ("train.lr", None), ("train.lr", 1)]
+)
+def test_a_config_key_takes_values_of_its_kind(key, value):
+    changes, _ = after(None, {}, [(key, value)])
+    assert changes is not None
+    assert changes["set"] == {key: value}
+
+
+@pytest.mark.parametrize("size", [None, "auto"])
+def test_a_batch_that_is_no_number_is_no_balance(size):
+    config = {"batch_size": size, "accumulation": 1}
+    changes, _ = changes_for(
+        None, {}, [("batch_size", 8), ("accumulation", 4)], before=None, config=config, resources=Resources()
+    )
+    assert len(describe(changes, Resources(), config)[1]) == 2
+
+
+@pytest.mark.parametrize("target", ["task", "config.task", "task.of", "train", "train.lr"])
+def test_a_swept_key_is_not_changed_by_hand(target):
+    with pytest.raises(UsageError, match=r"axis 'a' of this collection sets .* slurmkit collection extend"):
+        refuse_swept([("resources.mem", "x2"), (target, "x2")], {"task": "a", "train.lr": "a"})
+
+
+def test_a_key_beside_a_swept_one_can_be_changed():
+    refuse_swept([("train.lr_end", 0.5), ("tasks", 1)], {"task": "a", "train.lr": "a"})
+
+
+def test_the_command_refuses_to_change_what_the_cell_is(workplace):
+    path = workplace.define(SWEEP.replace("act: complete", "act: bug"))
+    workplace.slurmkit("collection", "create", str(path), "--submit")
+    workplace.wait("sweep")
+    told = workplace.slurmkit("resubmit", "sweep", "--failed", "--set", "task=sort", exit_code=2).stderr
+    assert "--set task: axis 'task' of this collection sets task" in told
+    assert set(workplace.states("sweep").values()) == {"failed"}

@@ -1,14 +1,15 @@
 """Pure: what a new attempt changes against the last, by ``on_failure`` or by hand, and what that means."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from difflib import get_close_matches
 from typing import cast
 
 from slurmkit.errors import UsageError
 from slurmkit.records import Json
-from slurmkit.resources import Resources, format_duration, format_memory, parse_memory_mb, parse_time_s
+from slurmkit.resources import Resources, format_duration, format_memory
 from slurmkit.states import Reason, reasons_named
 
 Changes = dict[str, Json]
@@ -16,7 +17,8 @@ Changes = dict[str, Json]
 values are absolute and hold for this attempt and, unless changed again, for later ones."""
 
 _FIELDS = {"mem": "mem_mb", "time": "time_s"}
-_PARSERS = {"mem_mb": parse_memory_mb, "time_s": parse_time_s}
+_WORDS = {field: word for word, field in _FIELDS.items()}
+"""Fields of `Resources` that a definition calls otherwise."""
 
 
 class RetryLimitError(UsageError):
@@ -49,42 +51,56 @@ def changes_for(
         RetryLimitError: the reason's limit is reached and nothing is changed by hand.
         UsageError: a target or an operation makes no sense for this run.
     """
-    changed_config: dict[str, Json] = dict((before or {}).get("set", {}))
-    changed_resources: dict[str, Json] = dict((before or {}).get("resources", {}))
-    tries: dict[str, int] = dict((before or {}).get("tries", {}))
-    operations: list[tuple[str, Json]] = []
-    word = _rule_for(reason, on_failure)
-    if word is not None:
-        rule = on_failure[word]
-        limit: int | None = rule["limit"]
-        tries[word] = tries.get(word, 0) + 1
-        if limit is not None and tries[word] > limit:
-            if not by_hand:
-                raise RetryLimitError(
-                    f"on_failure.{word}.limit: {limit} retries are used up. Change something with --set, "
-                    f"or raise the limit.",
-                )
-        else:
-            operations += rule["changes"].items()
-    operations += by_hand
-    current = asdict(resources) | changed_resources
-    for target, operation in operations:
-        kind, key = split_target(target, config)
-        if kind == "resources":
-            changed_resources[key] = _new_resource(key, current.get(key), operation)
-            current[key] = changed_resources[key]
-        else:
-            value = changed_config[key] if key in changed_config else _lookup(config, key)
-            changed_config[key] = _operate(f"config.{key}", value, operation)
-    if not (changed_config or changed_resources or tries):
-        return None, resources
+    before = before or {}
+    tries: dict[str, int] = dict(before.get("tries", {}))
     changes: Changes = {
-        "set": changed_config,
-        "resources": changed_resources,
+        "set": dict(before.get("set", {})),
+        "resources": dict(before.get("resources", {})),
         "why": str(reason) if reason else "asked for",
         "tries": tries,
     }
-    return changes, Resources(**(asdict(resources) | changed_resources))
+    for target, operation in _operations_of_rule(reason, on_failure, tries, refuse=not by_hand):
+        _apply(changes, target, operation, config, resources)
+    for target, operation in by_hand:
+        _refuse_other_kind(target, operation, config)
+        _apply(changes, target, operation, config, resources)
+    if not (changes["set"] or changes["resources"] or tries):
+        return None, resources
+    return changes, Resources(**(asdict(resources) | changes["resources"]))
+
+
+def _operations_of_rule(
+    reason: Reason | None, on_failure: Mapping[str, dict[str, Json]], tries: dict[str, int], *, refuse: bool
+) -> list[tuple[str, Json]]:
+    """Count one more try for a reason in `tries`, and return the operations of its rule; none past its limit.
+
+    Raises:
+        RetryLimitError: the limit is reached (if `refuse`).
+    """
+    word = _rule_for(reason, on_failure)
+    if word is None:
+        return []
+    rule = on_failure[word]
+    limit: int | None = rule["limit"]
+    tries[word] = tries.get(word, 0) + 1
+    if limit is None or tries[word] <= limit:
+        return list(rule["changes"].items())
+    if refuse:
+        raise RetryLimitError(
+            f"on_failure.{word}.limit: {limit} retries are used up. Change something with --set, or raise the limit.",
+        )
+    return []
+
+
+def _apply(changes: Changes, target: str, operation: Json, config: dict[str, Json], resources: Resources) -> None:
+    kind, key = _split_target(target, config)
+    if kind == "resources":
+        field = _FIELDS.get(key, key)
+        current = asdict(resources) | changes["resources"]
+        changes["resources"][field] = _new_resource(target, key, current[field], operation)
+    else:
+        value = changes["set"][key] if key in changes["set"] else _lookup(config, key)
+        changes["set"][key] = _operate(f"config.{key}", value, operation)
 
 
 def _rule_for(reason: Reason | None, on_failure: Mapping[str, dict[str, Json]]) -> str | None:
@@ -96,7 +112,29 @@ def _rule_for(reason: Reason | None, on_failure: Mapping[str, dict[str, Json]]) 
     return next((word for word in on_failure if reason in reasons_named(word)), None)
 
 
-def split_target(target: str, config: Mapping[str, Json]) -> tuple[str, str]:
+def refuse_swept(by_hand: Sequence[tuple[str, Json]], swept: Mapping[str, str]) -> None:
+    """Refuse changes by hand that would make a run something else than its cell says.
+
+    Args:
+        by_hand: (target, operation) of ``--set``.
+        swept: dotted config key to the axis that sets it.
+
+    Raises:
+        UsageError: an axis sets the target, a key inside of it, or what it is inside of.
+    """
+    for target, _ in by_hand:
+        if target.startswith("resources."):
+            continue
+        key = target.removeprefix("config.")
+        for other, axis in swept.items():
+            if key == other or key.startswith(f"{other}.") or other.startswith(f"{key}."):
+                raise UsageError(
+                    f"--set {target}: axis {axis!r} of this collection sets {other}: the run would be another than its "
+                    f"name says. Add the value to the axis in the definition: slurmkit collection extend FILE",
+                )
+
+
+def _split_target(target: str, config: Mapping[str, Json]) -> tuple[str, str]:
     """Split ``resources.mem`` or ``config.train.lr`` (the prefix ``config.`` may be left out) into kind and key.
 
     Raises:
@@ -104,10 +142,9 @@ def split_target(target: str, config: Mapping[str, Json]) -> tuple[str, str]:
     """
     kind, _, key = target.partition(".")
     if kind == "resources":
-        key = _FIELDS.get(key, key)
-        fields = list(asdict(Resources()))
-        if key not in fields:
-            raise UsageError(f"{target}: no such resource. There are: {', '.join([*_FIELDS, *fields])}.")
+        known = [_WORDS.get(field.name, field.name) for field in fields(Resources)]
+        if key not in known:
+            raise UsageError(f"{target}: no such resource. There are: {', '.join(known)}.")
         return kind, key
     key = key if kind == "config" else target
     if _lookup(config, key) is _MISSING:
@@ -139,17 +176,56 @@ def _leaves(config: Mapping[str, Json], prefix: str = "") -> list[str]:
     return found
 
 
-def _new_resource(key: str, value: Json, operation: Json) -> Json:
-    if _step(operation) is None:
-        parse = _PARSERS.get(key)
-        try:
-            return parse(operation) if parse else type(value)(operation) if value is not None else operation
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"resources.{key}: {error}, got {operation!r}.") from error
-    if value is None:
-        raise UsageError(f"resources.{key}: {operation} of nothing: the definition sets no {key}. Give a value.")
-    changed = _operate(f"resources.{key}", value, operation)
-    return max(1, round(changed))
+def _new_resource(target: str, key: str, value: Json, operation: Json) -> Json:
+    """Apply an operation to a resource; a plain value is one as the definition has it under `key`."""
+    if _step(operation) is not None:
+        if value is None:
+            raise UsageError(f"{target}: {operation} of nothing: the definition sets no {key}. Give a value.")
+        if not isinstance(value, int):
+            raise UsageError(f"{target}: {operation} needs a number, and {key} is {value!r}. Give a value.")
+        return max(0 if key == "gpus" else 1, round(_operate(target, value, operation)))
+    from pydantic import ValidationError
+
+    from slurmkit.definition.findings import first_in_words
+    from slurmkit.definition.parts import ResourcesPart
+
+    try:
+        part = ResourcesPart.model_validate({key: operation})
+    except ValidationError as error:
+        raise UsageError(f"{target}: {first_in_words(error, ResourcesPart)}") from error
+    if key == "extra":
+        return {**value, **part.extra}
+    return getattr(part.over(Resources()), _FIELDS.get(key, key))
+
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "true or false"),
+    (int, "a number"),
+    (float, "a number"),
+    (dict, "a mapping"),
+    (list, "a list"),
+)
+
+
+def _kind(value: Json) -> str:
+    return next((kind for of, kind in _KINDS if isinstance(value, of)), "text")
+
+
+def _refuse_other_kind(target: str, operation: Json, config: Mapping[str, Json]) -> None:
+    """Refuse by hand a plain value of another kind than the config has; text and null may become anything.
+
+    Raises:
+        UsageError: a number would become text, a mapping a number, and the like.
+    """
+    value = _lookup(config, target.removeprefix("config."))
+    if value is _MISSING or value is None or isinstance(value, str) or _step(operation) is not None:
+        return
+    kind = _kind(value)
+    if kind == _kind(operation) or (operation is None and kind != "a mapping"):
+        return
+    inside = _leaves(cast("dict[str, Json]", value), f"{target}.") if isinstance(value, dict) else []
+    advice = f"Name a key inside it, such as {inside[0]}." if inside else f"Give {kind}."
+    raise UsageError(f"--set {target}: the config has {kind} here ({value!r:.60}), got {operation!r:.60}. {advice}")
 
 
 def _step(operation: Json) -> tuple[str, float] | None:
@@ -160,7 +236,7 @@ def _step(operation: Json) -> tuple[str, float] | None:
 def _operate(where: str, value: Json, operation: Json) -> Json:
     """Apply ``x2``, ``/2``, ``+1``, ``-1`` or a plain value; an integer stays one if it can."""
     step = _step(operation)
-    if step is None:
+    if step is None or isinstance(value, str):  # x2 in place of a text is a text
         return operation
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{where}: {operation} needs a number, and the config has {value!r}. Give a value.")
@@ -168,6 +244,8 @@ def _operate(where: str, value: Json, operation: Json) -> Json:
     if sign == "/" and amount == 0:
         raise UsageError(f"{where}: /0 makes no sense. Give another divisor.")
     result = {"x": value * amount, "/": value / (amount or 1), "+": value + amount, "-": value - amount}[sign]
+    if not math.isfinite(result):
+        raise UsageError(f"{where}: {operation} of {value} is too large. Give a value.")
     if isinstance(value, int):
         if sign == "/" and result < 1 <= value:
             raise UsageError(f"{where}: {value} cannot be divided by {amount:g} any further.")
@@ -189,9 +267,8 @@ def describe(changes: Changes | None, resources: Resources, config: Mapping[str,
     if changes is None:
         return [], []
     old = asdict(resources)
-    words = {field: word for word, field in _FIELDS.items()}
     phrases = [
-        f"{words.get(key, key)} {_shown(key, old[key])} -> {_shown(key, value)}"
+        f"{_WORDS.get(key, key)} {_shown(key, old[key])} -> {_shown(key, value)}"
         for key, value in changes["resources"].items()
     ]
     changed: dict[str, Json] = changes["set"]
@@ -212,8 +289,11 @@ def _batch_is_kept(changed: Mapping[str, Json], config: Mapping[str, Json]) -> s
     steps = [key for key in changed if "accumulation" in key.rpartition(".")[2]]
     if len(sizes) != 1 or len(steps) != 1:
         return set()
-    before = _lookup(config, sizes[0]) * _lookup(config, steps[0])
-    return {sizes[0], steps[0]} if changed[sizes[0]] * changed[steps[0]] == before else set()
+    keys = sizes[0], steps[0]
+    old, new = [_lookup(config, key) for key in keys], [changed[key] for key in keys]
+    if not all(_kind(value) == "a number" for value in (*old, *new)):
+        return set()
+    return set(keys) if old[0] * old[1] == new[0] * new[1] else set()
 
 
 def _shown(key: str, value: Json) -> str:

@@ -14,7 +14,7 @@ from slurmkit import pin
 from slurmkit.collection.backends import scheduler
 from slurmkit.collection.needs import needed_first
 from slurmkit.collection.poll import Snapshot, poll
-from slurmkit.collection.retry import Changes, RetryLimitError, changes_for, describe
+from slurmkit.collection.retry import Changes, RetryLimitError, changes_for, describe, refuse_swept
 from slurmkit.errors import SchedulerError, UsageError
 from slurmkit.expand import resolve_config
 from slurmkit.names import label_text
@@ -91,8 +91,13 @@ def plan(
         snapshot: the collection as polled just now.
         chosen: runs that are not under way.
         by_hand: (target, operation) of ``--set``.
+
+    Raises:
+        UsageError: a change makes no sense for a run.
     """
     header = snapshot.records.header
+    if by_hand:
+        refuse_swept(by_hand, _swept(snapshot.records))
     rows = {row.id: row for row in snapshot.rows}
     result = SubmitPlan()
     elsewhere = _Elsewhere(project, snapshot)
@@ -126,6 +131,19 @@ def plan(
         number = status.attempt + 1
         result.items.append(Item(row, number, asked, changes, phrases, science, after, after_runs))
     return result
+
+
+def _swept(records: CollectionStore) -> dict[str, str]:
+    """Return the dotted config keys that axes set, each with the axis (zipped ones together)."""
+    from slurmkit.collection.create import read_definition
+    from slurmkit.definition import grid
+
+    definition, _ = read_definition(records.definition_file)
+    swept: dict[str, str] = {}
+    for axes, points in zip(grid.groups(definition), grid.dimensions(definition), strict=True):
+        for key in dict.fromkeys(key for point in points for key in point.sets):
+            swept[key] = " and ".join(axes)
+    return swept
 
 
 _ADVICE = {

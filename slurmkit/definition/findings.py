@@ -37,6 +37,12 @@ def problems_of(error: ValidationError, source: Source, model: type[BaseModel]) 
         yield source.problem(path, _say(one, path, found, model), at=at)
 
 
+def first_in_words(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say the first finding about a value that stands in no file."""
+    one = error.errors(include_url=False)[0]
+    return _say(one, list(one["loc"]), found=True, model=model)
+
+
 def _path_in_file(loc: Sequence[str | int], root: Node, *, lacking: bool) -> tuple[list[str | int], bool]:
     """Follow pydantic's location through the file, leaving out steps that only the models know.
 
