@@ -97,6 +97,11 @@ def resolve_config(shared: Mapping[str, Json], overrides: Mapping[str, Json]) ->
     return config
 
 
+def config_sha256(config: Mapping[str, Json]) -> str:
+    """Return the hash of a resolved config, whatever the order of its keys."""
+    return hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
 def expand(definition: "Definition") -> Expansion:
     """Make the runs of a definition.
 
@@ -225,7 +230,7 @@ def _runs(definition: "Definition", cells: Iterable[_Cell]) -> Iterator[Run]:
                 asked = asked if override.resources is None else override.resources.over(asked)
         if conditional:
             _check_conditional(definition, conditional, config, labels)
-        digest = hashlib.sha256(orjson.dumps(config, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        digest = config_sha256(config)
         run_id = identity(digest, labels)
         name = pattern.format_map({"run_id": run_id, **outer.texts, **inner.texts})
         try:

@@ -41,7 +41,7 @@ class WorkOrder:
         token: names the submission; with the run id it is unique.
         command: the program and its arguments, all placeholders filled in.
         config: the resolved config, all placeholders filled in; the worker writes it to ``config.json``.
-        config_sha256: of the config as it stands in the collection (placeholders still open).
+        config_sha256: of the config with the changes of this attempt (placeholders still open).
         env: environment variables that the definition adds.
         checkout: folder with the files of the pinned commit, absolute.
         commit: the pinned commit, 40 hex digits.

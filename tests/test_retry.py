@@ -1,10 +1,13 @@
 """What a new attempt changes."""
 
+import json
+
 import pytest
 from conftest import SWEEP
 
 from slurmkit.collection.retry import RetryLimitError, changes_for, describe, refuse_swept
 from slurmkit.errors import UsageError
+from slurmkit.expand import config_sha256
 from slurmkit.resources import Resources
 from slurmkit.states import Reason
 
@@ -152,6 +155,23 @@ def test_a_swept_key_is_not_changed_by_hand(target):
 
 def test_a_key_beside_a_swept_one_can_be_changed():
     refuse_swept([("train.lr_end", 0.5), ("tasks", 1)], {"task": "a", "train.lr": "a"})
+
+
+def test_the_start_of_an_attempt_records_the_config_that_it_runs(workplace):
+    path = workplace.define(SWEEP.replace("act: complete", "act: bug").replace("[add, sort]", "[add]"))
+    workplace.slurmkit("collection", "create", str(path), "--submit")
+    workplace.wait("sweep")
+    workplace.slurmkit("resubmit", "sweep", "--failed", "--set", "act=complete")
+    workplace.wait("sweep")
+    workplace.slurmkit("resubmit", "sweep", "--run", "task-add_seed-1", "--force", "--set", "act=bug")
+    workplace.wait("sweep")
+    attempts = workplace.runs / "sweep/task-add_seed-1/attempts"
+    first, second, third = (
+        json.loads((attempts / f"{n}/started.json").read_text())["config_sha256"] for n in (1, 2, 3)
+    )
+    config = {"score": 0.0, "seed": 1, "task": "add"}
+    assert first == third == config_sha256({**config, "act": "bug"})
+    assert second == config_sha256({**config, "act": "complete"})
 
 
 def test_the_command_refuses_to_change_what_the_cell_is(workplace):

@@ -16,7 +16,7 @@ from slurmkit.collection.needs import needed_first
 from slurmkit.collection.poll import Snapshot, poll
 from slurmkit.collection.retry import Changes, RetryLimitError, changes_for, describe, refuse_swept
 from slurmkit.errors import SchedulerError, UsageError
-from slurmkit.expand import resolve_config
+from slurmkit.expand import config_sha256, resolve_config
 from slurmkit.names import label_text
 from slurmkit.project import Project
 from slurmkit.records import Json, RunStatus, WorkOrder
@@ -311,7 +311,7 @@ class _Orders:
             token=self._token,
             command=fill(definition["command"], values),
             config=fill(config, values),
-            config_sha256=row.config_sha256,
+            config_sha256=config_sha256(config) if changed else row.config_sha256,
             env=fill(definition["env"], values),
             checkout=str(self._checkout(commit)),
             commit=commit,
