@@ -34,6 +34,23 @@ def test_runs_of_a_deleted_queue_are_unknown_until_they_are_cancelled_and_tried_
     assert {status.attempt for status in place.collection("sweep").statuses()} == {2}
 
 
+def test_a_run_that_may_be_at_work_on_another_host_is_cancelled_only_there(place: Place) -> None:
+    place.create(place.sweep(2), "sweep")
+    records = place.project.store.existing("sweep")
+    attempts = {records.rows()[0].id: 1}
+    records.append(
+        {"event": "intent", "token": "t", "backend": "foreground@elsewhere", "attempts": attempts},
+        {"event": "submitted", "token": "t", "jobs": ["1:1.0"]},
+    )
+    assert place.status("sweep")["states"] == {"unknown": 1, "planned": 1}
+    for words in (["--all"], ["--all", "--dry-run"]):
+        told = place.slurmkit("cancel", "sweep", *words, exit_code=2).stderr
+        assert "run seed-1: is on host elsewhere, which cannot be asked from here. Cancel it there" in told
+    assert place.status("sweep")["states"] == {"unknown": 1, "planned": 1}
+    place.slurmkit("cancel", "sweep", "--state", "planned")
+    assert place.status("sweep")["states"] == {"unknown": 1, "cancelled": 1}
+
+
 def test_a_project_that_was_moved_goes_on(place: Place) -> None:
     place.create(place.sweep(3), "sweep")
     place.slurmkit("submit", "sweep", "--run=seed-1")

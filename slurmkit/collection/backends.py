@@ -15,6 +15,12 @@ def backend_name(choice: str) -> str:
     return f"{choice}@{socket.gethostname()}"
 
 
+def other_host(name: str) -> str | None:
+    """Return the host that a backend is one of, if it is not this one: what it does not know may be known there."""
+    _, _, host = name.partition("@")
+    return host if host != socket.gethostname() else None
+
+
 def scheduler(name: str, store: Store) -> Scheduler:
     """Return the scheduler that the journal calls `name`.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slurmkit import pin
 from slurmkit.collection import submit as submission
-from slurmkit.collection.backends import backend_name, scheduler
+from slurmkit.collection.backends import backend_name, other_host, scheduler
 from slurmkit.collection.poll import Snapshot, poll
 from slurmkit.errors import PinError, SlurmkitError, UsageError
 from slurmkit.project import Project
@@ -154,12 +154,16 @@ def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_ru
 
     Returns:
         the runs cancelled.
+
+    Raises:
+        UsageError: what became of a run can only be seen on another host; nothing was cancelled.
     """
     if dry_run:
-        return _cancellable(choose(_with_retired(poll(project.store, records))))
+        snapshot = poll(project.store, records)
+        return _cancellable(snapshot, choose(_with_retired(snapshot)))
     with records.lock():
         snapshot = poll(project.store, records, locked=True)
-        doomed = _cancellable(choose(_with_retired(snapshot)))
+        doomed = _cancellable(snapshot, choose(_with_retired(snapshot)))
         _end_jobs(project.store, snapshot, [status for status in doomed if status.state.active])
         jobless = [status.id for status in doomed if not status.state.active or status.state is State.UNKNOWN]
         if jobless:
@@ -173,7 +177,14 @@ def _with_retired(snapshot: Snapshot) -> list[RunStatus]:
     return [*snapshot.statuses(), *retired]
 
 
-def _cancellable(statuses: Sequence[RunStatus]) -> list[RunStatus]:
+def _cancellable(snapshot: Snapshot, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    for status in statuses:
+        attempt = snapshot.ledger.attempts.get(status.id)
+        if status.state is State.UNKNOWN and attempt and (host := other_host(attempt.backend)):
+            raise UsageError(
+                f"run {status.name}: is on host {host}, which cannot be asked from here. Cancel it there; here the "
+                f"others, with --state or --run.",
+            )
     return [status for status in statuses if not status.state.terminal]
 
 
