@@ -52,6 +52,7 @@ def test_a_check_refuses_bad_cells_before_the_queue_and_names_axes_without_effec
     refused = workplace.slurmkit("collection", "create", str(path), exit_code=2)
     assert "run task-sort_seed-1: task: sort is not known" in refused.stderr
     assert not (workplace.runs / "other").exists()
+    assert "refs/slurmkit/other" not in git(workplace.root, "show-ref")
 
 
 def test_a_check_that_breaks_is_told_with_its_last_lines(workplace):
@@ -123,6 +124,38 @@ def test_new_runs_keep_the_pin_unless_another_commit_is_asked_for(workplace):
     assert commit("task-add_seed-1") == first
     assert commit("task-mul_seed-1") == second
     assert second[:10] in workplace.slurmkit("aggregate", "sweep").stderr
+
+
+def test_a_dry_run_of_an_extension_to_another_commit_writes_nothing(workplace):
+    path = workplace.define(SWEEP)
+    workplace.slurmkit("collection", "create", str(path))
+    workplace.define(SWEEP.replace("[add, sort]", "[add, sort, mul]") + "check: [cat, pyproject.toml]\n")
+
+    def everything() -> tuple[str, list[str], bytes]:
+        files = sorted(str(each) for each in workplace.runs.rglob("*"))
+        return git(workplace.root, "show-ref"), files, (workplace.runs / "sweep/.slurmkit/collection.json").read_bytes()
+
+    before = everything()
+    refused = workplace.slurmkit("collection", "extend", str(path), "--dry-run", "--commit", "HEAD", exit_code=2)
+    assert "check: cat pyproject.toml: exit 1" in refused.stderr
+    path.write_text(path.read_text().partition("check")[0])
+    plan = workplace.slurmkit("collection", "extend", str(path), "--dry-run", "--commit", "HEAD")
+    assert "2 added" in plan.stderr
+    assert everything() == before
+
+
+def test_an_extension_that_its_check_refuses_leaves_no_reference(workplace):
+    path = workplace.define(SWEEP)
+    workplace.slurmkit("collection", "create", str(path))
+    refs = {line for line in git(workplace.root, "show-ref").splitlines() if "slurmkit" in line}
+    workplace.define(SWEEP.replace("[add, sort]", "[add, sort, mul]") + 'check: ["false"]\n')
+    workplace.slurmkit("collection", "extend", str(path), "--commit", "HEAD", exit_code=2)
+    assert {line for line in git(workplace.root, "show-ref").splitlines() if "slurmkit" in line} == refs
+    path.write_text(path.read_text().partition("check")[0])
+    workplace.slurmkit("collection", "extend", str(path), "--commit", "HEAD")
+    kept = json.loads(workplace.slurmkit("collection", "show", "sweep", "--json").stdout)["refs"]
+    assert len(kept) == 2
+    assert git(workplace.root, "rev-parse", kept[1]) == git(workplace.root, "rev-parse", "HEAD")
 
 
 def test_an_extension_that_changes_nothing_says_so(workplace):

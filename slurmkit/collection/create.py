@@ -1,22 +1,23 @@
 """Create a collection: expand, match needs, pin, check, and write it all or nothing."""
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slurmkit import __version__, files, pin
 from slurmkit.collection.needs import match_needs
 from slurmkit.definition.model import Definition, parse_definition
-from slurmkit.errors import DefinitionError, PinError, UsageError
+from slurmkit.errors import DefinitionError, PinError, SlurmkitError, UsageError
 from slurmkit.expand import Expansion, expand, resolve_config
 from slurmkit.project import Project
 from slurmkit.records import SCHEMA, Json
-from slurmkit.store import Row, now, sha256
+from slurmkit.store import CollectionStore, Row, now, sha256
 from slurmkit.template import fill
 
 
@@ -96,7 +97,10 @@ def plan_create(
 def pin_for(
     project: Project, name: str, revision: str | None, *, allow_dirty: bool, dry_run: bool, notes: list[str]
 ) -> "pin.Pin | None":
-    """Resolve the commit to pin; in a dry run say what would happen instead of writing a snapshot."""
+    """Resolve the commit to pin; in a dry run say what would happen instead of writing a snapshot.
+
+    No reference keeps the commit yet: a collection that its check refuses shall leave none (see `kept`).
+    """
     repository = pin.find_repository(project.root)
     try:
         return pin.resolve(
@@ -105,7 +109,7 @@ def pin_for(
             collection=name,
             allow_dirty=allow_dirty and not dry_run,
             ignore=[project.runs],
-            keep=not dry_run,
+            keep=False,
         )
     except PinError as error:
         if not (dry_run and allow_dirty):
@@ -137,18 +141,41 @@ def carry_out(project: Project, plan: CreatePlan) -> None:
         StoreError: it cannot be written.
     """
     assert plan.pin is not None  # only dry runs have none, and they are not carried out
-    project.store.collection(plan.name).create(header(project, plan, plan.pin), plan.content, plan.rows)
+    records = project.store.collection(plan.name)
+    with kept(records, plan.pin) as ref:
+        records.create(header(project, plan, plan.pin, ref), plan.content, plan.rows)
     project.store.touch(plan.name)
 
 
-def header(project: Project, plan: CreatePlan, pinned: "pin.Pin") -> dict[str, Json]:
+@contextlib.contextmanager
+def kept(records: CollectionStore, pinned: "pin.Pin") -> Generator[str]:
+    """Keep a commit from garbage collection by a git reference, which goes again if the collection cannot be written.
+
+    Yields:
+        the reference.
+
+    Raises:
+        PinError: git cannot make it.
+    """
+    ref = pin.resolve(pinned.repository, pinned.commit, collection=records.name).ref
+    assert ref is not None  # it was asked for
+    try:
+        yield ref
+    except SlurmkitError:
+        written = CollectionStore(records.folder, records.name)  # as it is now: another shell may have made it
+        if not written.exists() or ref not in written.header["refs"]:
+            pin.release(pinned.repository, ref)
+        raise
+
+
+def header(project: Project, plan: CreatePlan, pinned: "pin.Pin", ref: str) -> dict[str, Json]:
     """Return ``collection.json``."""
     return {
         "schema": SCHEMA,
         "name": plan.name,
         "created_at": now(),
         "commit": pinned.commit,
-        "refs": [pinned.ref],
+        "refs": [ref],
         "dirty_files": list(pinned.dirty_files),
         "repository": str(pinned.repository),
         "source": path_text(plan.source),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from slurmkit import pin
-from slurmkit.collection.create import check_configs, freeze_rows, path_text, pin_for, read_definition
+from slurmkit.collection.create import check_configs, freeze_rows, kept, path_text, pin_for, read_definition
 from slurmkit.errors import UsageError
 from slurmkit.expand import Expansion, expand, resolve_config
 from slurmkit.project import Project
@@ -45,7 +45,7 @@ class ExtendPlan:
         content: its bytes.
         source: its file.
         commit: what added and changed runs are pinned to.
-        refs: git references that keep the collection's commits.
+        pinned: likewise, if that was asked for; None: the collection's own.
         notes: what is worth saying.
     """
 
@@ -56,7 +56,7 @@ class ExtendPlan:
     content: bytes
     source: Path
     commit: str
-    refs: list[str]
+    pinned: pin.Pin | None
     notes: list[str]
 
 
@@ -130,20 +130,26 @@ def plan_extend(
     difference = compare(current, new_rows, header["definition"]["config"], frozen["config"])
     notes = list(expansion.notes)
     commit: str = header["commit"]
-    refs: list[str] = header["refs"]
+    pinned = None
     if revision is not None or allow_dirty:
         pinned = pin_for(project, records.name, revision, allow_dirty=allow_dirty, dry_run=dry_run, notes=notes)
         if pinned is not None:
             commit = pinned.commit
-            refs = list(dict.fromkeys([*refs, *([pinned.ref] if pinned.ref else [])]))
     if frozen["command"] != header["definition"]["command"]:
         notes.append("the command changed: every run is new, because a run is its command and config")
     rows = _merge(old_rows, new_rows, difference, header, commit)
     fresh = [*difference.added, *(new for _, new, _ in difference.changed)]
     if fresh:
-        folder = pin.materialise(commit, Path(header["repository"]), project.store.checkouts)
-        notes += check_configs(frozen, fresh, folder)
-    return ExtendPlan(difference, rows, frozen, expansion, content, path, commit, refs, notes)
+        notes += check_configs(frozen, fresh, _checked_in(project, Path(header["repository"]), commit, dry_run=dry_run))
+    return ExtendPlan(difference, rows, frozen, expansion, content, path, commit, pinned, notes)
+
+
+def _checked_in(project: Project, repository: Path, commit: str, *, dry_run: bool) -> Path:
+    """Return where the check runs: the pinned checkout; in a dry run, if there is none yet, the working tree."""
+    if not dry_run:
+        return pin.materialise(commit, repository, project.store.checkouts)
+    checkout = project.store.checkouts / commit
+    return checkout if checkout.is_dir() else pin.find_repository(project.root)
 
 
 def _merge(
@@ -182,9 +188,18 @@ def _as_it_was(row: Row, retired: str, old: Mapping[str, Json]) -> Row:
 
 def carry_out(records: CollectionStore, plan: ExtendPlan) -> None:
     """Write the extension. The caller holds the lock."""
+    refs: list[str] = records.header["refs"]
+    if plan.pinned is None:
+        _write(records, plan, refs)
+        return
+    with kept(records, plan.pinned) as ref:
+        _write(records, plan, list(dict.fromkeys([*refs, ref])))
+
+
+def _write(records: CollectionStore, plan: ExtendPlan, refs: list[str]) -> None:
     header = records.header | {
         "definition": plan.frozen,
-        "refs": plan.refs,
+        "refs": refs,
         "definition_sha256": sha256(plan.content),
         "source": path_text(plan.source),
         "axes": {axis: list(values) for axis, values in plan.expansion.axes.items()},
