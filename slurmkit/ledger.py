@@ -9,7 +9,7 @@ Events (each with ``at``):
     observed    runs {run id: Observation}  an attempt ended
     held        runs [run id]              asked for, but a run that they need is not under way: submit them with it
     cancelled   runs [run id]              runs without a job that shall not be submitted, or whose job nobody knows
-    extended    commit, added, retired
+    extended    commit, added [run id], changed {old run id: new}, removed [run id]
 """
 
 from collections.abc import Iterable

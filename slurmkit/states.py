@@ -1,4 +1,4 @@
-"""States of runs and jobs, reasons of failure, legal moves, and the only table of Slurm's words."""
+"""States of runs and jobs, reasons of failure, and the only table of Slurm's words."""
 
 from enum import StrEnum
 
@@ -59,21 +59,6 @@ def reasons_named(word: str) -> frozenset[Reason]:
     if word in REASON_GROUPS:
         return REASON_GROUPS[word]
     return frozenset({Reason(word)})
-
-
-LEGAL_MOVES: dict[State, frozenset[State]] = {
-    State.PLANNED: frozenset({State.QUEUED, State.BLOCKED, State.CANCELLED}),
-    State.QUEUED: frozenset(
-        {State.RUNNING, State.BLOCKED, State.UNKNOWN, State.PLANNED, *TERMINAL},
-    ),
-    State.RUNNING: frozenset({State.QUEUED, State.UNKNOWN, *TERMINAL}),
-    State.UNKNOWN: frozenset({State.QUEUED, State.RUNNING, State.PLANNED, State.BLOCKED, *TERMINAL}),
-    State.BLOCKED: frozenset({State.PLANNED, State.QUEUED, State.CANCELLED}),
-    State.COMPLETED: frozenset({State.QUEUED}),
-    State.FAILED: frozenset({State.QUEUED, State.COMPLETED}),
-    State.CANCELLED: frozenset({State.QUEUED, State.COMPLETED}),
-}
-"""What may follow what. Out of a terminal state only a new attempt leads (queued)."""
 
 
 class JobState(StrEnum):

@@ -28,7 +28,6 @@ class Standing:
     reason: Reason | None = None
     evidence: str = ""
     outcome: Outcome | None = None
-    started_at: str | None = None
 
 
 @dataclass
@@ -185,7 +184,7 @@ def _standing(records: CollectionStore, row: Row, attempt: Attempt, report: JobR
         except StoreError as error:
             return Standing(State.UNKNOWN, None, str(error))
     state, reason, evidence = conclude(report, outcome, attempt=attempt.number)
-    return Standing(state, reason, evidence, outcome, report.started_at if report else None)
+    return Standing(state, reason, evidence, outcome)
 
 
 def _record(snapshot: Snapshot, *, locked: bool) -> None:
