@@ -1,0 +1,273 @@
+"""All that Slurm shows of one job, as one `JobReport`. Pure."""
+
+import re
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from slurmkit.resources import format_duration, format_memory
+from slurmkit.schedulers import JobReport
+from slurmkit.schedulers.slurm.listing import Exit, JobRow, QueueRow, Table
+from slurmkit.states import SLURM_WORDS, JobState
+
+ACCOUNTING_GRACE_S = 15.0
+"""How long accounting may lag behind an end before squeue's word is taken. Seen: 2 s, and more while slurmdbd is busy."""
+
+_OOM_EXIT = Exit(0, 125)
+"""What accounting shows where the kernel killed for memory (SIG_OOM in slurm.h)."""
+
+_CANCELLED_BY = re.compile(r"CANCELLED by (\d+)")
+
+_STUCK: Mapping[str, str] = {
+    "JobHeldUser": "held by its owner; `scontrol release {job}` lets it start",
+    "JobHeldAdmin": "held by an administrator, who alone can release it",
+    "DependencyNeverSatisfied": "a job that it waits for did not complete, so it will never start; cancel it",
+    "PartitionTimeLimit": "its time limit is longer than the partition allows; ask for less time or another partition",
+    "PartitionNodeLimit": "the partition does not allow that many nodes, or they are down; ask for fewer",
+    "BadConstraints": "no node has what it asks for; change constraint, memory, CPUs or GPUs",
+    "InvalidAccount": "its account is not valid here; submit it with another",
+    "InvalidQOS": "its QOS is not valid here; submit it with another",
+    "AccountNotAllowed": "the partition does not take its account; submit it with another",
+    "QOSNotAllowed": "the partition does not take its QOS; submit it with another",
+    "launch failed requeued held": "a node could not start it, and Slurm holds it; `scontrol release {job}` tries again",
+    "job requeued in held state": "queued again and held; `scontrol release {job}` lets it start",
+    "JobHoldMaxRequeue": "queued again too often, so Slurm holds it; `scontrol release {job}` tries again",
+    "ReservationDeleted": "its reservation was deleted; submit it without",
+}
+"""Reasons that do not go away by themselves, and what to do (``man squeue``, JOB REASON CODES; job_reason_string in Slurm)."""
+
+_LIMITS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"(QOS|Assoc)Max\w*(PerJob|PerNode|WallDuration|MinutesPerJob)\w*"),
+        "it asks for more than one job may have; ask for less",
+    ),
+    (re.compile(r"QOSMin\w*"), "it asks for less than this QOS wants; ask for more"),
+    (re.compile(r"(QOS|Assoc)Max\w*"), "the limit for one person or account is reached; it starts when others end"),
+    (re.compile(r"(QOS|Assoc)Grp\w*Minutes\w*"), "the group's budget is used up; it waits until some is free again"),
+)
+"""Limits of accounting, by pattern: first that fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one poll saw.
+
+    Attributes:
+        queue: squeue's rows.
+        accounting: sacct's rows.
+        taken_at: when squeue was asked, in seconds since 1970.
+        no_accounting: why sacct told nothing; empty: it did.
+    """
+
+    queue: Table[QueueRow]
+    accounting: Table[JobRow]
+    taken_at: float
+    no_accounting: str = ""
+
+
+def reports_of(
+    jobs: Mapping[str, str], evidence: Evidence, user_name: Callable[[int], str] = str
+) -> dict[str, JobReport]:
+    """Say where jobs stand; one that Slurm does not know by that id and that name is absent.
+
+    Args:
+        jobs: job id to the job's name; what follows ``+`` in an id tells runs of one job apart.
+        evidence: what was seen of them.
+        user_name: gives the name of a user id.
+    """
+    reports: dict[str, JobReport] = {}
+    for job_id, name in jobs.items():
+        slurm_id, packed, _ = job_id.partition("+")
+        report = _report(slurm_id, name, evidence, user_name)
+        if report is not None:
+            reports[job_id] = replace(report, shared=True) if packed else report
+    return reports
+
+
+def active_ids(jobs: Mapping[str, str], queue: Table[QueueRow]) -> set[str]:
+    """Return the ids of jobs that squeue shows as pending or running: of these accounting has no news."""
+    active: set[str] = set()
+    for job_id, name in jobs.items():
+        row = _latest(queue.rows(job_id.partition("+")[0]), name)
+        state = SLURM_WORDS.get(row.state) if row is not None else None
+        if state is not None and not state.ended:
+            active.add(job_id)
+    return active
+
+
+def _report(job_id: str, name: str, evidence: Evidence, user_name: Callable[[int], str]) -> JobReport | None:
+    seen = _latest(evidence.queue.rows(job_id), name)
+    past = sorted(
+        (row for row in evidence.accounting.rows(job_id) if row.name == name), key=lambda row: row.submit or 0
+    )
+    accounted = past[-1] if past else None
+    if seen is not None:
+        state = SLURM_WORDS.get(seen.state)
+        if state is None:
+            return None
+        if state is JobState.PENDING:
+            return _pending(job_id, seen)
+        if state is JobState.RUNNING:
+            return _running(seen)
+        if accounted is None or not _tells_of(accounted, seen):
+            return _ended_unaccounted(seen, state, evidence)
+    if accounted is None:
+        return None
+    report = _ended(accounted, seen, user_name)
+    return replace(report, restarts=max(len(past) - 1, seen.restarts if seen else 0)) if report else None
+
+
+def _latest(rows: Iterable[QueueRow], name: str) -> QueueRow | None:
+    return max((row for row in rows if row.name == name), key=lambda row: row.submit or 0, default=None)
+
+
+def _tells_of(accounted: JobRow, seen: QueueRow) -> bool:
+    """Say whether accounting has the end that squeue shows, and not only that of an earlier start of the same job."""
+    state = _state(accounted)
+    if state is None or not state.ended or accounted.end is None:
+        return False
+    return seen.start is None or accounted.end >= seen.start
+
+
+def _state(row: JobRow) -> JobState | None:
+    return SLURM_WORDS.get(row.state.partition(" ")[0])
+
+
+def _pending(job_id: str, row: QueueRow) -> JobReport:
+    again = f"; queued again {row.restarts}x" if row.restarts else ""
+    return JobReport(
+        JobState.PENDING,
+        f"Slurm: {row.state}, {_plain(row.reason)}{again}",
+        restarts=row.restarts,
+        why_pending=explain(row.reason, job_id) + again,
+    )
+
+
+def explain(reason: str, job_id: str) -> str:
+    """Say why a job waits: Slurm's reason, and what to do about it where it does not go away by itself."""
+    plain = _plain(reason)
+    words = _STUCK.get(plain) or next((words for pattern, words in _LIMITS if pattern.fullmatch(plain)), None)
+    return f"{plain}: {words.format(job=job_id)}" if words else plain
+
+
+def _plain(reason: str) -> str:
+    """Return a reason without brackets, and with the blanks that some versions print as underscores."""
+    text = reason.strip().removeprefix("(").removesuffix(")")
+    spaced = text.replace("_", " ")
+    return spaced if spaced in _STUCK else text
+
+
+def _running(row: QueueRow) -> JobReport:
+    return JobReport(
+        JobState.RUNNING, f"Slurm: {row.state}{_on(row.nodes)}", started_at=_utc(row.start), restarts=row.restarts
+    )
+
+
+def _ended_unaccounted(row: QueueRow, state: JobState, evidence: Evidence) -> JobReport:
+    """Report an end that only squeue shows: accounting may still come, and knows more of it."""
+    ran = bool(row.nodes)
+    lag = evidence.taken_at - row.end if row.end is not None else ACCOUNTING_GRACE_S
+    if state is not JobState.COMPLETED and not evidence.no_accounting and lag < ACCOUNTING_GRACE_S:
+        note = f"Slurm: {row.state}, ended; accounting not in yet"
+        if not ran:
+            return JobReport(JobState.PENDING, note, restarts=row.restarts, why_pending="ended; accounting not in yet")
+        return JobReport(JobState.RUNNING, note, started_at=_utc(row.start), restarts=row.restarts)
+    if state is JobState.CANCELLED and not ran and row.reason.startswith("Dependency"):
+        state = JobState.DEPENDENCY_FAILED
+    source = f"by squeue alone ({evidence.no_accounting or 'not in accounting'})"
+    parts = [row.state, *_exit_words(row.exit, state), *_before_start(ran, row.reason)]
+    return JobReport(
+        state,
+        f"Slurm: {', '.join(parts)}{_on(row.nodes)}; {source}",
+        exit_code=row.exit.code if ran and not row.exit.signal else None,
+        signal=row.exit.signal or None if ran else None,
+        started_at=_utc(row.start) if ran else None,
+        ended_at=_utc(row.end),
+        restarts=row.restarts,
+    )
+
+
+def _ended(row: JobRow, seen: QueueRow | None, user_name: Callable[[int], str]) -> JobReport | None:
+    """Report an end from accounting.
+
+    A job that accounting calls pending or running, and that the controller does not know, is one whose end was never
+    written (its controller was set up anew, or it lags behind): nobody knows how it stands.
+    """
+    state = _state(row)
+    if state is None or not state.ended:
+        return None
+    ran = bool(row.nodes)
+    word, step = row.state, ""
+    by = _CANCELLED_BY.fullmatch(row.state)
+    if by is not None:
+        word = f"CANCELLED by {user_name(int(by[1]))}"
+    elif state is JobState.CANCELLED and not ran:  # a person's cancel says by whom: this was Slurm's own
+        state = JobState.DEPENDENCY_FAILED
+    shown = row.exit
+    if state in {JobState.FAILED, JobState.OUT_OF_MEMORY}:
+        state, step, shown = _memory_end(row, state)
+        word = "OUT_OF_MEMORY" if state is JobState.OUT_OF_MEMORY else word
+    peak = max((one.max_rss_mb for one in row.steps if one.max_rss_mb), default=None)
+    waited_for = seen.reason if seen is not None else row.reason
+    parts = [word, *_exit_words(shown, state, step), *_limit(row, state), *_before_start(ran, waited_for)]
+    return JobReport(
+        state,
+        f"Slurm: {', '.join(parts)}{_on(row.nodes)}",
+        exit_code=row.exit.code if ran and row.exit and not row.exit.signal else None,
+        signal=row.exit.signal or None if ran and row.exit else None,
+        peak_rss_mb=peak,
+        started_at=_utc(row.start) if ran else None,
+        ended_at=_utc(row.end),
+    )
+
+
+def _memory_end(row: JobRow, state: JobState) -> tuple[JobState, str, Exit | None]:
+    """Look for a step that the kernel killed for memory: srun in a script makes of it a plain failure of the job.
+
+    Returns:
+        the state, and which step ended how.
+    """
+    for step in row.steps:
+        if SLURM_WORDS.get(step.state) is JobState.OUT_OF_MEMORY or step.exit == _OOM_EXIT:
+            return JobState.OUT_OF_MEMORY, f"step {step.step} ", step.exit
+    if row.derived_exit == _OOM_EXIT:
+        return JobState.OUT_OF_MEMORY, "a step ", row.derived_exit
+    return state, "", row.exit
+
+
+def _exit_words(ended: Exit | None, state: JobState, step: str = "") -> list[str]:
+    if ended is None or state not in {JobState.FAILED, JobState.OUT_OF_MEMORY} or ended == Exit(0, 0):
+        return []
+    if ended.signal and ended != _OOM_EXIT:
+        return [f"{step}ended by {_signal_name(ended.signal)}"]
+    return [f"{step}exit {ended.code}:{ended.signal}"]
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal, or a number of Slurm's own
+        return f"signal {number}"
+
+
+def _limit(row: JobRow, state: JobState) -> list[str]:
+    if state is JobState.OUT_OF_MEMORY and row.memory_mb:
+        return [f"limit {format_memory(row.memory_mb)}"]
+    if state is JobState.TIMEOUT and row.limit_min and row.start:
+        return [f"limit {format_duration(row.limit_min * 60)}"]
+    return []
+
+
+def _before_start(ran: bool, reason: str) -> list[str]:
+    if ran:
+        return []
+    return ["before it started" + (f" ({_plain(reason)})" if reason not in {"", "None"} else "")]
+
+
+def _on(nodes: str) -> str:
+    return f", on {nodes}" if nodes else ""
+
+
+def _utc(seconds: int | None) -> str | None:
+    return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None
