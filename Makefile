@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test check format lint types docs bench clean
+.PHONY: help setup demo demo-clean test slurm-up slurm-down check format lint types docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,7 +27,13 @@ demo-clean: $(READY) ## delete the demo's collections and their results
 	-$(BIN)/slurmkit collection delete demo-base --yes
 
 test: $(READY) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+
+slurm-up: $(READY) ## start a Slurm cluster to try things on (KIND=nodes, memory or bare); needs root
+	@$(BIN)/python tests/slurm_cluster.py up $(or $(KIND),nodes)
+
+slurm-down: $(READY) ## end that cluster, and all its jobs
+	@$(BIN)/python tests/slurm_cluster.py down
 
 check: format lint types test ## format, lint, types and tests: what must pass
 
