@@ -13,7 +13,7 @@ from slurmkit.log_tail import LogTail, names_gpu_memory, names_host_memory, prin
 from slurmkit.records import TRY_AGAIN_EXIT_CODE, Json, Outcome
 from slurmkit.resources import format_duration, format_memory
 from slurmkit.schedulers import JobReport
-from slurmkit.states import JobState, Reason, State
+from slurmkit.states import REQUEUES, JobState, Reason, State
 
 _LIMIT_REACHED = 0.9
 """Share of the memory limit from which a SIGKILL is taken for the kernel's: samples miss the last moments."""
@@ -59,6 +59,8 @@ class CommandEnd:
         time_limit_s, mem_limit_mb: what the run asked for.
         peak_rss_mb: largest memory of its process tree, in MiB.
         restart: how often this attempt had been queued again.
+        requeued: reason to how often it had asked for that itself.
+        requeue: reason to how often it may; what is not in it is as `REQUEUES` says.
         error: the command's own ``error.json``.
         stderr: the end of its stderr.
         metrics_problem: what is wrong with ``metrics.json``; None: nothing.
@@ -74,6 +76,8 @@ class CommandEnd:
     mem_limit_mb: int | None = None
     peak_rss_mb: float = 0.0
     restart: int = 0
+    requeued: Mapping[str, int] = field(default_factory=dict[str, int])
+    requeue: Mapping[str, int] = field(default_factory=dict[str, int])
     error: Mapping[str, Json] | None = None
     stderr: LogTail = field(default_factory=LogTail)
     metrics_problem: str | None = None
@@ -210,7 +214,7 @@ def _finite(value: Json) -> bool:
 def _stopped_before_start(end: CommandEnd) -> Verdict:
     evidence = [f"{_signal_name(end.passed_on[0])} came before the command was started"]
     if signal.SIGUSR2 in end.passed_on:
-        return Verdict("requeue", Reason.TIMEOUT, evidence)
+        return _back_to_the_queue(end, Reason.TIMEOUT, evidence)
     return Verdict("cancelled", None, evidence)
 
 
@@ -218,10 +222,21 @@ def _queue_again(end: CommandEnd) -> Verdict:
     if not end.passed_on and end.restart >= _MAX_UNASKED_RESTARTS:
         line = f"exit code {TRY_AGAIN_EXIT_CODE} for the {end.restart + 1}th time, without having been asked to stop"
         return Verdict("failed", Reason.ERROR, [line])
-    reason = None
-    if end.passed_on:
-        reason = Reason.TIMEOUT if signal.SIGUSR2 in end.passed_on else Reason.PREEMPTED
-    return Verdict("requeue", reason, [_exit(end)])
+    if not end.passed_on:
+        return Verdict("requeue", None, [_exit(end)])
+    reason = Reason.TIMEOUT if _reached_time_limit(end) else Reason.PREEMPTED
+    return _back_to_the_queue(end, reason, [_exit(end)])
+
+
+def _back_to_the_queue(end: CommandEnd, reason: Reason, evidence: list[str]) -> Verdict:
+    """Let an attempt that was asked to stop go on later, as often as it may; then that it was stopped is a failure."""
+    limit = end.requeue.get(reason, REQUEUES[reason])
+    before = end.requeued.get(reason, 0)
+    if limit is None or before < limit:
+        return Verdict("requeue", reason, evidence)
+    done = {0: "wants to be queued again", 1: "queued again once already"}
+    times = done.get(before, f"queued again {before} times already")
+    return Verdict("failed", reason, [f"{times} (on_failure.{reason}.requeue: {limit})", *evidence])
 
 
 def _from_error_record(end: CommandEnd) -> tuple[Reason, str] | None:

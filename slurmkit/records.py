@@ -3,7 +3,7 @@
 All are plain JSON on disk; every whole-file record carries ``schema``.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict, TypeGuard
 
@@ -48,6 +48,8 @@ class WorkOrder:
         resources: `Resources.to_json`.
         changes: what this attempt changes against the definition: ``{"set": {dotted key: value}, "resources": {...},
             "why": "oom_host"}``; None for none.
+        requeue: reason to how often the attempt may go back to the queue for it by itself; what is not in it is as
+            `states.REQUEUES` says.
     """
 
     collection: str
@@ -64,6 +66,7 @@ class WorkOrder:
     commit: str
     resources: dict[str, Json]
     changes: dict[str, Json] | None = None
+    requeue: dict[str, int] = field(default_factory=dict[str, int])
 
     def to_json(self) -> dict[str, Json]:
         """Return the order as a record."""

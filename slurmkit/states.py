@@ -61,6 +61,11 @@ def reasons_named(word: str) -> frozenset[Reason]:
     return frozenset({Reason(word)})
 
 
+REQUEUES: dict[Reason, int | None] = {Reason.TIMEOUT: 3, Reason.PREEMPTED: None}
+"""Reasons for which a run that was asked to stop goes back to the queue by itself, and how often an attempt may do so
+where the definition does not say (``on_failure.<reason>.requeue``); None: as often as the scheduler stops it."""
+
+
 class JobState(StrEnum):
     """What a scheduler says of a job, in the same words for all schedulers."""
 

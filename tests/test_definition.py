@@ -219,6 +219,26 @@ BROKEN = {
             "x.yaml:5:60: on_failure.error.resources.mem: 'lots' is no value of mem. Write it as in resources.",
         ],
     ),
+    "returns to the queue that are none": (
+        HEAD + "on_failure:\n  timeout: {requeue: -1}\n  preempted: {requeue: true, limit: 0}\n  oom: {requeue: 3}\n"
+        "  node_fail: {requeue: 3}\n",
+        [
+            "x.yaml:4:22: on_failure.timeout.requeue: expected how often, at least 0, got -1. Write a whole number.",
+            "x.yaml:5:24: on_failure.preempted.requeue: expected how often, at least 0, got true. Write a whole number.",
+            "x.yaml:5:37: on_failure.preempted.limit: expected how often, at least 1, got 0. Write a whole number.",
+            "x.yaml:6:9: on_failure.oom.requeue: runs go back to the queue by themselves for timeout and preempted only. "
+            "Delete it.",
+            "x.yaml:7:15: on_failure.node_fail.requeue: runs go back to the queue by themselves for timeout and preempted "
+            "only. Slurm queues the runs of a failed node again by itself. Delete it.",
+        ],
+    ),
+    "a return to the queue without its reason": (
+        HEAD + "requeue: 2\nsample: {count: 1, requeue: 2}\n",
+        [
+            "x.yaml:3:1: requeue: stands with the reason that it is for. Write on_failure: {timeout: {requeue: 2}}.",
+            "x.yaml:4:20: sample.requeue: unknown key. Known here: count, seed.",
+        ],
+    ),
     "resources that no scheduler has": (
         HEAD + "resources: {mem: lots, time: -3, cpus: 0, gpu: 1, nodes: 1.5, partition: 'a\\n#SBATCH'}\n",
         [
@@ -244,14 +264,15 @@ BROKEN = {
         ],
     ),
     "text where numbers belong, and the other way round": (
-        HEAD + "env: {1A: x, B: true, C: [1]}\nrequeue: '3'\nsample: {count: 0, sed: 1}\ndescription: 3\n",
+        HEAD + "env: {1A: x, B: true, C: [1]}\ntags: '3'\nsample: {count: '1', seed: 1.5, sed: 1}\ndescription: 3\n",
         [
             "x.yaml:3:7: env.1A: '1A' is no name of a variable. Write letters, digits and _, not a digit first.",
             "x.yaml:3:17: env.B: expected text, got true. Quote it.",
             "x.yaml:3:26: env.C: expected text, got [1]. Quote it.",
-            "x.yaml:4:10: requeue: expected a whole number, got '3'. Write one without quotes.",
-            "x.yaml:5:17: sample.count: expected at least 1, got 0. Write 1 or more.",
-            "x.yaml:5:20: sample.sed: unknown key. Did you mean seed?",
+            "x.yaml:4:7: tags: expected a list, got '3'. Write [...] or one `- item` a line.",
+            "x.yaml:5:17: sample.count: expected a whole number, got '1'. Write one without quotes.",
+            "x.yaml:5:28: sample.seed: expected a whole number, got 1.5. Write one without quotes.",
+            "x.yaml:5:33: sample.sed: unknown key. Did you mean seed?",
             "x.yaml:6:14: description: expected text, got 3. Quote it.",
         ],
     ),
@@ -362,8 +383,8 @@ needs:
 on_failure:
   oom: {resources.mem: x2, limit: 3}
   oom_gpu: {config.train.batch_size: /2, config.train.accumulation: x2}
-  timeout: {resources.time: x2}
-requeue: 2
+  timeout: {resources.time: x2, requeue: 0}
+  preempted: {requeue: 9}
 """
 
 
@@ -372,7 +393,7 @@ def test_every_key_is_accepted_and_frozen_as_plain_json() -> None:
     assert json.loads(json.dumps(frozen)) == frozen
     assert list(frozen) == [
         *["name", "description", "tags", "command", "check", "env", "config", "seed_axis", "axes", "run_name"],
-        *["resources", "needs", "on_failure", "requeue"],
+        *["resources", "needs", "on_failure"],
     ]
     assert frozen["env"] == {"OMP_PROC_BIND": "false", "LEVEL": "3"}
     assert frozen["axes"] == {
@@ -395,9 +416,9 @@ def test_every_key_is_accepted_and_frozen_as_plain_json() -> None:
     assert frozen["needs"] == {
         "base": {"collection": "demo-base", "match": ["task"], "where": {"size": "s"}, "when": {}}
     }
-    assert frozen["on_failure"]["oom"] == {"changes": {"resources.mem": "x2"}, "limit": 3}
-    assert frozen["on_failure"]["timeout"] == {"changes": {"resources.time": "x2"}, "limit": None}
-    assert frozen["requeue"] == 2
+    assert frozen["on_failure"]["oom"] == {"changes": {"resources.mem": "x2"}, "limit": 3, "requeue": None}
+    assert frozen["on_failure"]["timeout"] == {"changes": {"resources.time": "x2"}, "limit": None, "requeue": 0}
+    assert frozen["on_failure"]["preempted"] == {"changes": {}, "limit": None, "requeue": 9}
 
 
 def test_a_definition_can_be_created_under_another_name() -> None:

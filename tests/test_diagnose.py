@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,41 @@ class TestCommandEnd:
         assert diagnose_exit(CommandEnd(**stopped, duration_s=61.0)).reason == Reason.TIMEOUT
         assert diagnose_exit(CommandEnd(**stopped, duration_s=30.0)).outcome == "cancelled"
 
+    @pytest.mark.parametrize(
+        ("asked", "ran_s", "reason", "limit", "before", "failed"),
+        [
+            (signal.SIGUSR2, 50.0, "timeout", None, 2, ""),
+            (signal.SIGUSR2, 50.0, "timeout", None, 3, "queued again 3 times already (on_failure.timeout.requeue: 3)"),
+            (signal.SIGUSR2, 50.0, "timeout", 5, 4, ""),
+            (signal.SIGUSR2, 50.0, "timeout", 1, 1, "queued again once already (on_failure.timeout.requeue: 1)"),
+            (signal.SIGUSR2, 50.0, "timeout", 0, 0, "wants to be queued again (on_failure.timeout.requeue: 0)"),
+            (signal.SIGTERM, 61.0, "timeout", 1, 1, "queued again once already (on_failure.timeout.requeue: 1)"),
+            (signal.SIGTERM, 50.0, "preempted", None, 1000, ""),
+            (signal.SIGTERM, 50.0, "preempted", 2, 2, "queued again 2 times already (on_failure.preempted.requeue: 2)"),
+        ],
+    )
+    def test_a_stopped_run_goes_back_to_the_queue_as_often_as_it_may(
+        self, asked: int, ran_s: float, reason: str, limit: int | None, before: int, failed: str
+    ) -> None:
+        other = {"preempted": "timeout", "timeout": "preempted"}[reason]
+        may = {other: 0} if limit is None else {other: 0, reason: limit}
+        end = CommandEnd(
+            exit_code=75,
+            passed_on=(asked,),
+            duration_s=ran_s,
+            time_limit_s=60,
+            restart=before + 7,
+            requeued={reason: before, other: 7},
+            requeue=may,
+        )
+        verdict = diagnose_exit(end)
+        assert (verdict.outcome, verdict.reason) == ("failed" if failed else "requeue", reason)
+        assert verdict.evidence[:-1] == ([failed] if failed else [])
+        assert verdict.evidence[-1].startswith("exit code 75 after ")
+        if asked == signal.SIGUSR2:
+            early = diagnose_exit(replace(end, exit_code=None, not_started="stopped"))
+            assert (early.outcome, early.reason) == (verdict.outcome, verdict.reason)
+
     def test_code_from_elsewhere_counts_before_everything_else(self) -> None:
         verdict = diagnose_exit(CommandEnd(exit_code=75, pin_problems=("module m came from /x",)))
         assert (verdict.outcome, verdict.reason) == ("failed", Reason.PIN_MISMATCH)
@@ -120,6 +156,8 @@ class TestCommandEnd:
             mem_limit_mb=st.none() | st.integers(1, 10**7),
             peak_rss_mb=st.floats(0, 1e7),
             restart=st.integers(0, 100),
+            requeued=st.dictionaries(st.sampled_from(["timeout", "preempted"]), st.integers(0, 9)),
+            requeue=st.dictionaries(st.sampled_from(["timeout", "preempted"]), st.integers(0, 9)),
             error=st.none() | st.dictionaries(st.sampled_from(["kind", "type", "message", "step", "term"]), st.text()),
             stderr=st.binary(max_size=300).map(LogTail),
             metrics_problem=st.none() | st.text(),

@@ -336,7 +336,7 @@ SAME: dict[str, Any] = {"config": {"lr": 1, "k": "{run_dir}"}, "axes": {"task": 
         {"resources": {"mem": "9G"}},
         {"overrides": [{"where": {"task": "a"}, "resources": {"time": "1h"}}]},
         {"on_failure": {"timeout": {"config.lr": "/2"}}},
-        {"requeue": 1},
+        {"on_failure": {"preempted": {"requeue": 1}}},
         {"config": {"k": "{run_dir}", "lr": 2}, "overrides": [{"where": {"task": "a"}, "set": {"lr": 1}}]},
     ],
 )

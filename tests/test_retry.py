@@ -52,6 +52,15 @@ def test_another_reason_changes_nothing():
     assert after(Reason.ERROR, OOM) == (None, Resources(mem_mb=1000))
 
 
+def test_a_rule_that_only_says_how_often_a_run_is_queued_again_is_no_rule_of_retries():
+    rules = {"timeout": {"changes": {}, "limit": None, "requeue": 3}}
+    assert after(Reason.TIMEOUT, rules) == (None, Resources(mem_mb=1000))
+    bounded = {"timeout": {"changes": {}, "limit": 1, "requeue": 3}}
+    first, _ = after(Reason.TIMEOUT, bounded)
+    with pytest.raises(RetryLimitError, match=r"on_failure\.timeout\.limit: 1"):
+        after(Reason.TIMEOUT, bounded, before=first)
+
+
 def test_earlier_changes_stay_in_later_attempts():
     first, _ = after(Reason.OOM_HOST, OOM)
     changes, asked = after(Reason.ERROR, OOM, before=first)

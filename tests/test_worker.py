@@ -319,6 +319,50 @@ def test_a_restart_goes_on_in_the_same_attempt_and_keeps_what_was_recorded(bench
     assert json.loads((bench.attempt / "outcome.0.json").read_bytes()) == first
 
 
+@pytest.mark.parametrize(
+    ("number", "reason", "requeue", "starts"),
+    [(signal.SIGUSR2, "timeout", {"timeout": 1}, 2), (signal.SIGTERM, "preempted", {"timeout": 5, "preempted": 0}, 1)],
+)
+def test_an_attempt_is_queued_again_for_a_reason_as_often_as_its_order_says(
+    bench: Bench, number: int, reason: str, requeue: dict[str, int], starts: int
+) -> None:
+    codes: list[int] = []
+    for start in range(starts):
+        with once(has_line(bench.attempt / "stdout.log", start + 1), lambda: os.kill(os.getpid(), number)):
+            codes.append(bench.python(STOPPABLE, requeue=requeue)[0])
+    assert codes == [75] * (starts - 1) + [1]
+    assert (bench.outcome["outcome"], bench.outcome["reason"]) == ("failed", reason)
+    assert bench.outcome["evidence"][0].endswith(f"(on_failure.{reason}.requeue: {requeue[reason]})")
+    with once(has_line(bench.run_dir / "attempts" / "2" / "stdout.log"), lambda: os.kill(os.getpid(), signal.SIGUSR2)):
+        code, next_attempt = bench.having(attempt=2).python(STOPPABLE, requeue={"timeout": 1})
+    assert (code, next_attempt["outcome"]) == (75, "requeue")
+
+
+def test_returns_for_other_reasons_are_not_counted(bench: Bench) -> None:
+    bench.run("sh", "-c", "exit 75")
+    for start, number in enumerate((signal.SIGTERM, signal.SIGUSR2)):
+        with once(
+            has_line(bench.attempt / "stdout.log", start + 1), lambda number=number: os.kill(os.getpid(), number)
+        ):
+            code, outcome = bench.python(STOPPABLE, requeue={"timeout": 1})
+        assert (code, outcome["outcome"], outcome["restart"]) == (75, "requeue", start + 1)
+
+
+def test_an_attempt_that_was_preempted_too_often_is_not_started_again_by_its_scheduler(bench: Bench) -> None:
+    with once(has_line(bench.attempt / "stdout.log"), lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        bench.python(STOPPABLE, requeue={"preempted": 0})
+    before = bench.outcome
+    code, outcome = bench.python(GOOD, requeue={"preempted": 0})
+    assert (code, outcome) == (1, before)
+    assert bench.python(GOOD, attempt=2)[0] == 0
+
+
+def test_an_order_of_before_these_limits_still_reads(bench: Bench) -> None:
+    older = bench.order.to_json()
+    del older["requeue"]
+    assert WorkOrder.from_json(older) == bench.order
+
+
 def test_a_command_that_only_ever_asks_to_be_queued_again_fails_in_the_end(bench: Bench) -> None:
     codes = [bench.run("sh", "-c", "exit 75")[0] for _ in range(21)]
     assert codes == [75] * 20 + [1]

@@ -35,7 +35,9 @@ def summarise(
         opened.seed_axis,
         retired=len(snapshot.retired),
         progress=news,
-        on_failure=opened.records.header["definition"]["on_failure"],
+        on_failure=[
+            word for word, rule in opened.records.header["definition"]["on_failure"].items() if rule["changes"]
+        ],
     )
 
 

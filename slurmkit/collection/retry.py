@@ -38,7 +38,7 @@ def changes_for(
 
     Args:
         reason: why the last attempt failed; None if it did not.
-        on_failure: the definition's: reason word to ``{"changes": {target: operation}, "limit": n or None}``.
+        on_failure: the definition's: reason word to ``{"changes": {target: operation}, "limit": n or None, ...}``.
         by_hand: (target, operation) from ``--set``; they come after, and override the limit.
         before: changes of the last attempt.
         config: the run's resolved config as the definition has it.
@@ -82,6 +82,8 @@ def _operations_of_rule(
         return []
     rule = on_failure[word]
     limit: int | None = rule["limit"]
+    if not rule["changes"] and limit is None:  # it speaks of something else, such as how often a run is queued again
+        return []
     tries[word] = tries.get(word, 0) + 1
     if limit is None or tries[word] <= limit:
         return list(rule["changes"].items())

@@ -18,6 +18,8 @@ _EXPECTED = {
     "model_type": ("a mapping", "Write `key: value` lines below it"),
     "bool_type": ("true or false", "Write it without quotes"),
 }
+_MOVED: dict[tuple[str | int, ...], str] = {("requeue",): "on_failure: {{timeout: {{requeue: {}}}}}"}
+"""Keys that stood elsewhere once: the path there to what is written instead of it."""
 _OF_A_KEY = frozenset({"missing", "extra_forbidden"})
 """Findings about a key, not about its value."""
 
@@ -78,6 +80,8 @@ def _say(one: Any, path: list[str | int], found: bool, model: type[BaseModel]) -
         expected, advice = _EXPECTED[kind]
         return f"expected {expected}, got {shown(value)}. {advice}."
     if kind == "extra_forbidden":
+        if moved := _MOVED.get(tuple(path)):
+            return f"stands with the reason that it is for. Write {moved.format(shown(value, quote=False))}."
         known = _keys_of(model, one["loc"][:-1])
         return f"unknown key. {did_you_mean(str(path[-1]), known, what='Known here')}"
     if kind == "missing":

@@ -21,6 +21,7 @@ from slurmkit.definition.parts import (
     Variable,
     Word,
 )
+from slurmkit.definition.references import COUNTS_OF_RULE
 from slurmkit.definition.yaml_source import MAX_BYTES, Node, Source, read_yaml, shown
 from slurmkit.errors import DefinitionError
 from slurmkit.names import check_collection_name
@@ -68,9 +69,9 @@ class Definition(Part):
     needs: dict[Word, Need] = Field(default_factory=dict, description="Alias to the run that each run needs.")
     on_failure: dict[str, dict[str, Any]] = Field(
         default_factory=dict[str, dict[str, Any]],
-        description="Reason to what a resubmission changes: {target: operation, limit: n}.",
+        description="Reason to what a resubmission changes, {target: operation, limit: n}; for timeout and preempted "
+        "also how often the run goes back to the queue by itself before, {requeue: n}.",
     )
-    requeue: int | None = Field(default=None, ge=0, description="How often the scheduler may put a run back by itself.")
 
     _source: Source = PrivateAttr(default=Source("definition", {}, Node((1, 1), (1, 1), {}), ()))
 
@@ -119,12 +120,13 @@ class Definition(Part):
             },
             "on_failure": {
                 reason: {
-                    "changes": {target: operation for target, operation in rule.items() if target != "limit"},
-                    "limit": rule.get("limit"),
+                    "changes": {
+                        target: operation for target, operation in rule.items() if target not in COUNTS_OF_RULE
+                    },
+                    **{count: rule.get(count) for count in COUNTS_OF_RULE},
                 }
                 for reason, rule in self.on_failure.items()
             },
-            "requeue": self.requeue,
         }
 
 

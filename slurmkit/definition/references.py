@@ -9,7 +9,7 @@ from slurmkit.definition.yaml_source import Problem, shown
 from slurmkit.errors import UsageError
 from slurmkit.names import did_you_mean
 from slurmkit.records import Json, is_list, is_mapping
-from slurmkit.states import REASON_GROUPS, Reason, reasons_named
+from slurmkit.states import REASON_GROUPS, REQUEUES, Reason, reasons_named
 from slurmkit.template import placeholders, unknown_placeholder
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _OPERATION = re.compile(r"(?!/0+(?:\.0+)?$)[x/+-]\d+(?:\.\d+)?")
 _LOOKS_LIKE_OPERATION = re.compile(r"[x*/+-]\s*[\d.].*|[\d.]+\s*[x*]")
 _RESOURCE_FIELDS = ("cpus", "gpus", "mem", "time", "nodes", "partition", "account", "qos", "constraint")
 _COUNTS = frozenset({"cpus", "gpus", "mem", "time", "nodes"})
+COUNTS_OF_RULE = ("limit", "requeue")
+"""Keys of a rule in ``on_failure`` that are no targets: how often it is applied, and what comes before it."""
 
 
 def axis_names(definition: "Definition") -> list[str]:
@@ -162,13 +164,8 @@ def on_failure_sound(definition: "Definition") -> Problems:
         for target, operation in rule.items():
             here = [*path, target]
             kind, _, key = target.partition(".")
-            if target == "limit":
-                if isinstance(operation, bool) or not isinstance(operation, int) or operation < 1:
-                    yield at(
-                        here,
-                        f"expected how often, at least 1, got {shown(operation)}. Write a whole number.",
-                        at="value",
-                    )
+            if target in COUNTS_OF_RULE:
+                yield from _count_of_rule(definition, word, target, operation)
             elif at(here, "", at="value").place in definition.source.signed:
                 what = f'{operation} without quotes is a number and no operation. Write "+1" or "-1" in quotes.'
                 yield at(here, what, at="value")
@@ -177,10 +174,25 @@ def on_failure_sound(definition: "Definition") -> Problems:
             elif kind == "config" and key:
                 yield from _config_change(definition, here, key, operation)
             else:
-                advice = "Write resources.<field>, config.<dotted key> or limit."
+                advice = "Write resources.<field>, config.<dotted key>, limit or requeue."
                 if target in _RESOURCE_FIELDS:
                     advice = f"Write resources.{target}."
                 yield at(here, f"unknown target. {advice}")
+
+
+def _count_of_rule(definition: "Definition", word: str, key: str, value: Json) -> Problems:
+    """Check a rule's ``limit`` or ``requeue``."""
+    at = definition.source.problem
+    path = ["on_failure", word, key]
+    if key == "requeue" and word not in REQUEUES:
+        hint = " Slurm queues the runs of a failed node again by itself." if word == Reason.NODE_FAIL else ""
+        what = f"runs go back to the queue by themselves for {' and '.join(REQUEUES)} only.{hint} Delete it."
+        yield at(path, what)
+        return
+    least = 0 if key == "requeue" else 1
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        what = f"expected how often, at least {least}, got {shown(value)}. Write a whole number."
+        yield at(path, what, at="value")
 
 
 def _operation(operation: Json) -> str:

@@ -27,7 +27,8 @@ _EXIT_CODES = {"completed": 0, "requeue": TRY_AGAIN_EXIT_CODE}
 def work(order: dict[str, Any], *, grace_s: float = GRACE_S) -> int:
     """Run one attempt and record it below its run's directory. Call it in the main thread.
 
-    An attempt that has completed already is not run again, and one that another worker is running is waited for.
+    An attempt that has completed already is not run again, nor one that was preempted too often, and one that another
+    worker is running is waited for.
 
     Args:
         order: `WorkOrder.to_json`.
@@ -50,6 +51,12 @@ def _work(order: WorkOrder, signals: Signals, grace_s: float) -> int:
         if attempt.completed_before():
             return 0
         if not held:
+            return 1
+        if attempt.preempted_for_good():
+            print(
+                "slurmkit: preempted more often than on_failure.preempted.requeue says: resubmit the run",
+                file=sys.stderr,
+            )
             return 1
         job = job_id(os.environ)
         attempt.begin(job)
@@ -95,6 +102,8 @@ def _conclude(order: WorkOrder, attempt: AttemptFolder, ended: Ended, job: str) 
             mem_limit_mb=resources.mem_mb,
             peak_rss_mb=ended.peak_rss_mb,
             restart=attempt.restart,
+            requeued=attempt.requeued(),
+            requeue=order.requeue,
             error=error,
             stderr=LogTail() if well else attempt.stderr_tail(),
             metrics_problem=metrics_problem,

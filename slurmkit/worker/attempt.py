@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,7 @@ from slurmkit.diagnose import check_metrics
 from slurmkit.errors import StoreError
 from slurmkit.log_tail import LogTail
 from slurmkit.records import SCHEMA, Json, Outcome, WorkOrder
+from slurmkit.states import Reason
 from slurmkit.store import now
 from slurmkit.worker.imports import remove_lists
 from slurmkit.worker.signals import Signals
@@ -91,6 +93,20 @@ class AttemptFolder:
         except OSError:
             return False
         return hashlib.sha256(content).hexdigest() == outcome.get("metrics_sha256")
+
+    def preempted_for_good(self) -> bool:
+        """Whether an earlier start ended by one preemption more than the definition allows.
+
+        A scheduler that queues what it preempts again asks nobody: it starts such an attempt once more.
+        """
+        outcome = _read(self.path / "outcome.json") or {}
+        return outcome.get("outcome") == "failed" and outcome.get("reason") == Reason.PREEMPTED
+
+    def requeued(self) -> dict[str, int]:
+        """Count, by reason, how often earlier starts of this attempt asked to be queued again."""
+        earlier = [_read(path) or {} for path in self.path.glob("outcome.*.json")]
+        asked = [record.get("reason") for record in earlier if record.get("outcome") == "requeue"]
+        return Counter(reason for reason in asked if isinstance(reason, str))
 
     def begin(self, job_id: str) -> None:
         """Put away what earlier attempts and starts left, and write what this one starts with.
