@@ -30,10 +30,10 @@ test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 slurm-up: $(READY) ## start a Slurm cluster to try things on (KIND=nodes, memory or bare); needs root
-	@$(BIN)/python tests/slurm_cluster.py up $(or $(KIND),nodes)
+	@$(BIN)/python tests/slurm_by_hand.py up $(or $(KIND),nodes)
 
 slurm-down: $(READY) ## end that cluster, and all its jobs
-	@$(BIN)/python tests/slurm_cluster.py down
+	@$(BIN)/python tests/slurm_by_hand.py down
 
 check: format lint types test ## format, lint, types and tests: what must pass
 

@@ -1,7 +1,4 @@
-"""A throw-away Slurm cluster on this machine: real daemons in one folder, on ports of their own, gone without a trace.
-
-``python tests/slurm_cluster.py up [KIND]`` and ``down`` hold one for trying things by hand (``make slurm-up``).
-"""
+"""A throw-away Slurm cluster on this machine: real daemons, a folder and ports of its own, gone without a trace."""
 
 import getpass
 import json
@@ -12,115 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from slurm_config import CLUSTER_NAME, DATABASE_OPTIONS, KINDS, accounting_port, write_configuration
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "sbatch", "sacctmgr")
 KEEPER = Path(__file__).with_name("slurm_keeper.py")
 PORTS_OF_ONE = 8  # controller, accounting, and up to four nodes
 PORT_BLOCKS = range(20_000, 32_000, PORTS_OF_ONE)  # below the ports that the kernel gives to outgoing connections
-START_TIMEOUT_S = 60
-SETTLE_TIMEOUT_S = 60
-
-SLURM_CONF = """\
-ClusterName={name}
-SlurmctldHost=localhost
-SlurmctldPort={port}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-# cred_expire is also how long a requeued job waits before it can start again (default 120 s)
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.%n.pid
-ProctrackType=proctrack/{proctrack}
-TaskPlugin=task/{task}
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1,max_rpc_cnt=0,default_queue_depth=1000
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=1
-MpiDefault=none
-ReturnToService=2
-SlurmdParameters=config_overrides
-SlurmdTimeout=6
-MessageTimeout=10
-KillWait=3
-MinJobAge=60
-MaxArraySize=1001
-MaxJobCount=20000
-JobRequeue=1
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-{accounting}
-{nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=100 PriorityTier=1 PreemptMode=REQUEUE
-PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefMemPerCPU=100 PriorityTier=10 PreemptMode=OFF
-PartitionName=short Nodes=ALL MaxTime=1 DefMemPerCPU=100 PriorityTier=1 PreemptMode=REQUEUE
-"""
-ACCOUNTING = """\
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=localhost
-AccountingStoragePort={port}
-AccountingStoragePass={folder}/munge.socket
-AccountingStorageEnforce=limits,qos
-"""
-NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none\n"
-NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory_mb}\n"
-CGROUP_CONF = "CgroupAutomount=yes\nCgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainSwapSpace=yes\n"
-SLURMDBD_CONF = """\
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-DbdHost=localhost
-DbdPort={port}
-SlurmUser=root
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=root
-StorageLoc=slurm
-PidFile={folder}/slurmdbd.pid
-"""
-DATABASE_OPTIONS = (  # nothing of it outlives the cluster: no write need reach the disk
-    "--no-defaults",
-    "--user=root",
-    "--skip-networking",
-    "--innodb-buffer-pool-size=64M",
-    "--innodb-log-file-size=16M",
-    "--innodb-flush-log-at-trx-commit=0",
-    "--innodb-flush-method=nosync",
-    "--skip-innodb-doublewrite",
-)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What differs between clusters.
-
-    Attributes:
-        nodes: how many nodes.
-        cpus: of each node, declared; the machine may have fewer.
-        accounting: whether slurmdbd and MariaDB run.
-        memory_limits: whether cgroups (v1) hold each job to its memory, so that OUT_OF_MEMORY is real.
-    """
-
-    nodes: int
-    cpus: int
-    accounting: bool
-    memory_limits: bool
-
-
-KINDS = {
-    "memory": Kind(nodes=1, cpus=64, accounting=True, memory_limits=True),
-    "nodes": Kind(nodes=4, cpus=128, accounting=True, memory_limits=False),
-    "bare": Kind(nodes=4, cpus=128, accounting=False, memory_limits=False),
-}
 
 
 class ClusterError(RuntimeError):
@@ -139,22 +39,33 @@ class Cluster:
     """A Slurm cluster of its own: ``with Cluster("nodes") as cluster: cluster.run("sbatch", ...)``.
 
     Attributes:
-        folder: everything of it; short, for a socket's path has at most 107 bytes.
-        env: to be added to the environment of any program that shall use this cluster.
+        folder: everything of it. Short, for a socket's path has at most 107 bytes.
+        env: what a program needs in its environment, beside what it has, to use this cluster.
         nodes: names of the nodes.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = KINDS[kind]
-        self.folder = Path(tempfile.mkdtemp(prefix="sk-"))
+        lock, self._port = _own_ports()
+        # Slurm calls a node's cgroup after the node: with memory limits, two clusters must not share names.
+        prefix = f"n{self._port}x" if self.kind.memory_limits else "n"
+        self.nodes = tuple(f"{prefix}{number}" for number in range(1, self.kind.nodes + 1))
+        with lock:
+            self._keeper = subprocess.Popen(
+                [sys.executable, str(KEEPER), *(self.nodes if self.kind.memory_limits else ())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,  # Ctrl-C is for the tests; they stop the cluster
+            )
+
+        self.folder = Path(self._answer())
         self.env = {"SLURM_CONF": str(self.folder / "slurm.conf")}
-        self._block: socket.socket | None = None
-        self._keeper: subprocess.Popen[str] | None = None
-        self.nodes = tuple(f"n{number}" for number in range(1, self.kind.nodes + 1))
 
     def __enter__(self) -> Self:
         try:
-            self.start()
+            self._start()
         except BaseException:
             self.stop()
             raise
@@ -162,3 +73,171 @@ class Cluster:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    def stop(self) -> None:
+        """End the cluster and all that it started; harmless when it is stopped.
+
+        Raises:
+            ClusterError: something could not be removed.
+        """
+        if self._keeper.poll() is None:
+            self._keeper.communicate()  # closes its standard input: the keeper's sign to end everything
+        if self.folder.exists():
+            raise ClusterError(f"{self.folder}: still there after the keeper ended ({self._keeper.returncode})")
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a program, such as one of Slurm's, for this cluster; return what it prints.
+
+        Raises:
+            ClusterError: it failed, and ``check`` is set.
+        """
+        done = subprocess.run(command, env={**os.environ, **self.env}, capture_output=True, text=True, check=False)
+        if check and done.returncode != 0:
+            raise ClusterError(f"{' '.join(command)}: exit {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def submit(self, script: str, *options: str) -> str:
+        """Submit a line of shell; return the job's id. Its output is ``out/%j`` in the folder of the cluster."""
+        given = ["--chdir", str(self.folder / "out"), "--output", "%j", *options, "--wrap", script]
+        return self.run("sbatch", "--parsable", *given).strip()
+
+    def states(self, job_id: str) -> list[str]:
+        """Return the state of each job or array task that squeue knows by an id, ended ones included."""
+        return self.run("squeue", "-h", "-r", "-t", "all", "-o", "%T", "-j", job_id, check=False).split()
+
+    def sacct(self, job_id: str, columns: str = "State,ExitCode") -> list[str]:
+        """Return the accounting's row of each job or array task (none of steps), columns parted by ``|``."""
+        options = ["-n", "-X", "-P", "--starttime", "now-1days", "-o", columns, "-j", job_id]
+        return self.run("sacct", *options).splitlines()
+
+    def kill_node(self, name: str, *, with_jobs: bool = True) -> None:
+        """Kill slurmd of a node: NODE_FAIL follows, SlurmdTimeout later.
+
+        Args:
+            name: the node.
+            with_jobs: kill its jobs too, as a power cut does; without, they live on unseen, as behind a cut cable.
+        """
+        self._order(end=name, signal=signal.SIGKILL)
+        if with_jobs:
+            self._order(end_jobs=name)
+
+    def start_node(self, name: str) -> None:
+        """Start slurmd of a node; return without waiting for it to register."""
+        self._start_daemon(name, "slurmd", "-D", "-N", name)
+
+    def stop_controller(self) -> None:
+        """End slurmctld in good order, its state saved: Slurm's commands find nobody."""
+        self._order(end="slurmctld", signal=signal.SIGTERM)
+
+    def start_controller(self) -> None:
+        """Start slurmctld, and wait until it answers."""
+        self._start_daemon("slurmctld", "slurmctld", "-D")
+        self.wait(lambda: "UP" in self.run("scontrol", "ping", check=False), "slurmctld answers")
+
+    def stop_accounting(self) -> None:
+        """End slurmdbd: sacct and sacctmgr find nobody; slurmctld keeps what it would tell."""
+        self._order(end="slurmdbd", signal=signal.SIGTERM)
+
+    def start_accounting(self) -> None:
+        """Start slurmdbd, and wait until it answers."""
+        self._start_daemon("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=str(self.folder / "database.socket"))
+        self.wait(lambda: _answers(socket.AF_INET, ("localhost", accounting_port(self._port))), "slurmdbd answers")
+
+    def cancel_all(self) -> None:
+        """Cancel every job."""
+        self.run("scancel", "--user", "root")
+
+    def wait_idle(self) -> None:
+        """Wait until there is no job and all nodes wait for one."""
+        self.wait(lambda: not self.run("squeue", "-h"), "no job is left")
+        self.wait(lambda: self._node_states() == {"idle"}, "all nodes are idle")
+
+    def wait(self, done: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+        """Wait until a condition holds.
+
+        Raises:
+            ClusterError: it does not within the time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            if self._keeper.poll() is not None or time.monotonic() > deadline:
+                raise ClusterError(f"not within {timeout_s:.0f} s: {what}\n{self._last_words()}")
+            time.sleep(0.03)
+
+    def _start(self) -> None:
+        write_configuration(self.folder, self.kind, self.nodes, self._port)
+        self._start_daemon("munged", "munged", "--foreground", "--force", *self._munge_options())
+        if self.kind.accounting:
+            self._start_database()
+            self.wait((self.folder / "munge.socket").exists, "munged answers")
+            self.start_accounting()
+            self._register()
+        self.wait((self.folder / "munge.socket").exists, "munged answers")
+        self.start_controller()
+        for name in self.nodes:
+            self.start_node(name)
+        self.wait(lambda: self._node_states() == {"idle"}, "all nodes are idle")
+
+    def _munge_options(self) -> list[str]:
+        files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munged.pid", "seed-file": "munge.seed"}
+        return [f"--{option}={self.folder / name}" for option, name in files.items()]
+
+    def _start_database(self) -> None:
+        data = self.folder / "database"
+        options = [*DATABASE_OPTIONS, f"--datadir={data}"]
+        self.run("mariadb-install-db", *options, "--auth-root-authentication-method=normal", "--skip-test-db")
+        path = str(self.folder / "database.socket")
+        self._start_daemon("mariadbd", "mariadbd", *options, f"--socket={path}")
+        self.wait(lambda: _answers(socket.AF_UNIX, path), "MariaDB answers")
+
+    def _register(self) -> None:
+        """Tell the accounting of the cluster, and of the QOS ``few``: at most five jobs of a user at a time."""
+        self.run("sacctmgr", "-i", "add", "cluster", CLUSTER_NAME)
+        self.run("sacctmgr", "-i", "add", "qos", "few", "MaxSubmitJobsPerUser=5")
+        self.run("sacctmgr", "-i", "modify", "user", "root", "set", "qos=normal,few")
+
+    def _node_states(self) -> set[str]:
+        return set(self.run("sinfo", "-h", "-N", "-o", "%t").split())
+
+    def _start_daemon(self, name: str, *command: str, **environment: str) -> None:
+        self._order(start=name, command=command, environment={**self.env, **environment})
+
+    def _order(self, **order: object) -> int:
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write(json.dumps(order) + "\n")
+        self._keeper.stdin.flush()
+        return int(self._answer())
+
+    def _answer(self) -> str:
+        assert self._keeper.stdout is not None
+        line = self._keeper.stdout.readline()
+        if not line:
+            raise ClusterError("the keeper of the cluster has died")
+        return line.rstrip("\n")
+
+    def _last_words(self) -> str:
+        """Return the last lines of every daemon's log."""
+        logs = sorted((self.folder / "log").glob("*"))
+        return "\n".join(f"--- {path.name}\n" + "\n".join(path.read_text().splitlines()[-5:]) for path in logs)
+
+
+def _own_ports() -> tuple[socket.socket, int]:
+    """Return the first port of a block that no other cluster has, and the lock that keeps it so while it is open."""
+    for first in random.sample(PORT_BLOCKS, len(PORT_BLOCKS)):
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0slurmkit-tests-ports-{first}")  # abstract: gone with its last holder, no file to remove
+            for port in range(first, first + PORTS_OF_ONE):
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("", port))
+        except OSError:
+            lock.close()
+            continue
+        return lock, first
+    raise ClusterError(f"no {PORTS_OF_ONE} ports in a row are free in {PORT_BLOCKS}")
+
+
+def _answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
+    with socket.socket(family) as probe:
+        return probe.connect_ex(address) == 0
