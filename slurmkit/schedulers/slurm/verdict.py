@@ -12,10 +12,13 @@ from slurmkit.schedulers.slurm.listing import Exit, JobRow, QueueRow, Table
 from slurmkit.states import SLURM_WORDS, JobState
 
 ACCOUNTING_GRACE_S = 15.0
-"""How long accounting may lag behind an end before squeue's word is taken. Seen: 2 s, and more while slurmdbd is busy."""
+"""How long accounting may lag behind an end before squeue's word is taken. Seen: 2 s; more while slurmdbd is busy."""
 
 _OOM_EXIT = Exit(0, 125)
 """What accounting shows where the kernel killed for memory (SIG_OOM in slurm.h)."""
+
+_COULD_NOT_START = Exit(0, 53)
+"""What a node answers that cannot open a job's log or enter its folder; nothing of the job was run (22.05)."""
 
 _CANCELLED_BY = re.compile(r"CANCELLED by (\d+)")
 
@@ -30,12 +33,17 @@ _STUCK: Mapping[str, str] = {
     "InvalidQOS": "its QOS is not valid here; submit it with another",
     "AccountNotAllowed": "the partition does not take its account; submit it with another",
     "QOSNotAllowed": "the partition does not take its QOS; submit it with another",
-    "launch failed requeued held": "a node could not start it, and Slurm holds it; `scontrol release {job}` tries again",
+    "launch failed requeued held": "a node could not start it, so Slurm holds it; `scontrol release {job}` tries again",
     "job requeued in held state": "queued again and held; `scontrol release {job}` lets it start",
     "JobHoldMaxRequeue": "queued again too often, so Slurm holds it; `scontrol release {job}` tries again",
     "ReservationDeleted": "its reservation was deleted; submit it without",
+    "ReqNodeNotAvail": "nodes that it could run on are down, drained or reserved; it starts when they are back",
+    "BeginTime": "not before its begin time; one that was queued again also waits, two minutes as a rule",
 }
-"""Reasons that do not go away by themselves, and what to do (``man squeue``, JOB REASON CODES; job_reason_string in Slurm)."""
+"""Reasons that call for a word, most of them because they do not go away by themselves, and what to do.
+
+From ``man squeue`` (JOB REASON CODES) and job_reason_string in Slurm.
+"""
 
 _LIMITS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -115,7 +123,17 @@ def _report(job_id: str, name: str, evidence: Evidence, user_name: Callable[[int
     if accounted is None:
         return None
     report = _ended(accounted, seen, user_name)
-    return replace(report, restarts=max(len(past) - 1, seen.restarts if seen else 0)) if report else None
+    return _with_history(report, past[:-1], seen) if report is not None else None
+
+
+def _with_history(report: JobReport, before: list[JobRow], seen: QueueRow | None) -> JobReport:
+    """Add how often the job was queued again and what ended its earlier starts: accounting has a row for each."""
+    restarts = max(len(before), seen.restarts if seen else 0)
+    if not restarts:
+        return report
+    words = ", ".join(dict.fromkeys(row.state for row in before))
+    after = f" after {words}" if words else ""
+    return replace(report, restarts=restarts, evidence=f"{report.evidence}; queued again {restarts}x{after}")
 
 
 def _latest(rows: Iterable[QueueRow], name: str) -> QueueRow | None:
@@ -147,7 +165,8 @@ def _pending(job_id: str, row: QueueRow) -> JobReport:
 def explain(reason: str, job_id: str) -> str:
     """Say why a job waits: Slurm's reason, and what to do about it where it does not go away by itself."""
     plain = _plain(reason)
-    words = _STUCK.get(plain) or next((words for pattern, words in _LIMITS if pattern.fullmatch(plain)), None)
+    code = plain.partition(",")[0]  # ReqNodeNotAvail goes on with the nodes that are missing
+    words = _STUCK.get(code) or next((words for pattern, words in _LIMITS if pattern.fullmatch(code)), None)
     return f"{plain}: {words.format(job=job_id)}" if words else plain
 
 
@@ -173,7 +192,7 @@ def _ended_unaccounted(row: QueueRow, state: JobState, evidence: Evidence) -> Jo
         if not ran:
             return JobReport(JobState.PENDING, note, restarts=row.restarts, why_pending="ended; accounting not in yet")
         return JobReport(JobState.RUNNING, note, started_at=_utc(row.start), restarts=row.restarts)
-    if state is JobState.CANCELLED and not ran and row.reason.startswith("Dependency"):
+    if _is_dependency_failure(state, ran, row.reason):
         state = JobState.DEPENDENCY_FAILED
     source = f"by squeue alone ({evidence.no_accounting or 'not in accounting'})"
     parts = [row.state, *_exit_words(row.exit, state), *_before_start(ran, row.reason)]
@@ -186,6 +205,11 @@ def _ended_unaccounted(row: QueueRow, state: JobState, evidence: Evidence) -> Jo
         ended_at=_utc(row.end),
         restarts=row.restarts,
     )
+
+
+def _is_dependency_failure(state: JobState, ran: bool, reason: str) -> bool:
+    """Say whether Slurm took a job away that waited in vain: squeue and sacct differ in the end of that reason."""
+    return state is JobState.CANCELLED and not ran and reason.startswith("Dependency")
 
 
 def _ended(row: JobRow, seen: QueueRow | None, user_name: Callable[[int], str]) -> JobReport | None:
@@ -202,7 +226,7 @@ def _ended(row: JobRow, seen: QueueRow | None, user_name: Callable[[int], str]) 
     by = _CANCELLED_BY.fullmatch(row.state)
     if by is not None:
         word = f"CANCELLED by {user_name(int(by[1]))}"
-    elif state is JobState.CANCELLED and not ran:  # a person's cancel says by whom: this was Slurm's own
+    elif _is_dependency_failure(state, ran, row.reason):  # a person's cancel says by whom: this was Slurm's own
         state = JobState.DEPENDENCY_FAILED
     shown = row.exit
     if state in {JobState.FAILED, JobState.OUT_OF_MEMORY}:
@@ -239,6 +263,8 @@ def _memory_end(row: JobRow, state: JobState) -> tuple[JobState, str, Exit | Non
 def _exit_words(ended: Exit | None, state: JobState, step: str = "") -> list[str]:
     if ended is None or state not in {JobState.FAILED, JobState.OUT_OF_MEMORY} or ended == Exit(0, 0):
         return []
+    if ended == _COULD_NOT_START:
+        return ["exit 0:53: the node could not open the job's log or enter its folder"]
     if ended.signal and ended != _OOM_EXIT:
         return [f"{step}ended by {_signal_name(ended.signal)}"]
     return [f"{step}exit {ended.code}:{ended.signal}"]
@@ -254,7 +280,7 @@ def _signal_name(number: int) -> str:
 def _limit(row: JobRow, state: JobState) -> list[str]:
     if state is JobState.OUT_OF_MEMORY and row.memory_mb:
         return [f"limit {format_memory(row.memory_mb)}"]
-    if state is JobState.TIMEOUT and row.limit_min and row.start:
+    if row.state == "TIMEOUT" and row.limit_min:
         return [f"limit {format_duration(row.limit_min * 60)}"]
     return []
 
