@@ -190,3 +190,46 @@ def test_the_command_refuses_to_change_what_the_cell_is(workplace):
     told = workplace.slurmkit("resubmit", "sweep", "--failed", "--set", "task=sort", exit_code=2).stderr
     assert "--set task: axis 'task' of this collection sets task" in told
     assert set(workplace.states("sweep").values()) == {"failed"}
+
+
+NODE = {"cap_mb": 3000, "cap_why": "a job on partition main can have 2.93 GB a node"}
+
+
+def capped(reason, rules, by_hand=(), before=None, resources=Resources(mem_mb=1000), **cap):  # noqa: B008
+    return changes_for(reason, rules, by_hand, before=before, config=CONFIG, resources=resources, **(cap or NODE))
+
+
+def test_memory_is_raised_to_what_a_node_has_and_then_no_further():
+    first, asked = capped(Reason.OOM_HOST, OOM)
+    assert asked.mem_mb == 2000
+    second, asked = capped(Reason.OOM_HOST, OOM, before=first)
+    assert asked.mem_mb == 3000
+    assert describe(second, Resources(mem_mb=1000), CONFIG)[0] == ["mem 1000 MB -> 2.93 GB"]
+    with pytest.raises(RetryLimitError, match=r"out of memory with 2\.93 GB, .* partition main can have 2\.93 GB"):
+        capped(Reason.OOM_HOST, {"oom": {**OOM["oom"], "limit": 9}}, before=second)
+
+
+def test_memory_by_hand_is_cut_too():
+    _, asked = capped(Reason.ERROR, {}, [("resources.mem", "9G")])
+    assert asked.mem_mb == 3000
+
+
+def test_a_run_with_all_the_memory_is_tried_again_if_something_else_changes():
+    full = {"set": {}, "resources": {"mem_mb": 3000}, "why": "oom_host", "tries": {"oom": 1}}
+    changes, asked = capped(Reason.OOM_HOST, OOM, [("train.batch_size", "/2")], before=full)
+    assert asked.mem_mb == 3000
+    assert changes is not None
+    assert changes["set"] == {"train.batch_size": 16}
+    assert capped(Reason.TIMEOUT, {}, before=full)[1].mem_mb == 3000
+
+
+def test_another_partition_is_not_held_to_the_nodes_of_this_one():
+    rules = {"oom": {"changes": {"resources.partition": "large", "resources.mem": "8G"}, "limit": None}}
+    _, asked = capped(Reason.OOM_HOST, rules)
+    assert (asked.partition, asked.mem_mb) == ("large", 8 * 1024)
+
+
+def test_memory_that_the_definition_itself_asks_for_is_left_as_it_is():
+    changes, asked = capped(Reason.ERROR, {}, [("train.lr", 0.2)], resources=Resources(mem_mb=5000))
+    assert changes is not None
+    assert asked.mem_mb == 5000

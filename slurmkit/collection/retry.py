@@ -33,6 +33,8 @@ def changes_for(
     before: Changes | None,
     config: dict[str, Json],
     resources: Resources,
+    cap_mb: int | None = None,
+    cap_why: str = "",
 ) -> tuple[Changes | None, Resources]:
     """Work out the changes of the next attempt.
 
@@ -43,12 +45,15 @@ def changes_for(
         before: changes of the last attempt.
         config: the run's resolved config as the definition has it.
         resources: likewise.
+        cap_mb: the most memory that a run can have; a retry asks for no more. None: not known.
+        cap_why: what sets it.
 
     Returns:
         the changes (None: nothing is changed against the definition), and the resources with them applied.
 
     Raises:
-        RetryLimitError: the reason's limit is reached and nothing is changed by hand.
+        RetryLimitError: the reason's limit is reached and nothing is changed by hand, or the run was out of memory with
+            all that it can have and nothing else is changed.
         UsageError: a target or an operation makes no sense for this run.
     """
     before = before or {}
@@ -64,9 +69,37 @@ def changes_for(
     for target, operation in by_hand:
         _refuse_other_kind(target, operation, config)
         _apply(changes, target, operation, config, resources)
+    if cap_mb is not None:
+        _cut_memory(changes, before, resources, cap_mb)
+        had_mb = _memory(before, resources)
+        if reason is Reason.OOM_HOST and had_mb >= cap_mb and _is_same(changes, before, resources):
+            raise RetryLimitError(
+                f"out of memory with {format_memory(had_mb)}, and there is no more: "
+                f"{cap_why or f'a run can have {format_memory(cap_mb)}'}. Let it use less, or name another partition.",
+            )
     if not (changes["set"] or changes["resources"] or tries):
         return None, resources
     return changes, Resources(**(asdict(resources) | changes["resources"]))
+
+
+def _cut_memory(changes: Changes, before: Changes, resources: Resources, cap_mb: int) -> None:
+    """Cut memory that a retry raises to what can be had; what the definition asks for is left as it is."""
+    raised: int | None = changes["resources"].get("mem_mb")
+    moved = changes["resources"].get("partition") != before.get("resources", {}).get("partition")
+    if raised is not None and raised > cap_mb and not moved:  # another partition has other nodes
+        changes["resources"]["mem_mb"] = max(cap_mb, resources.mem_mb or 0)
+
+
+def _memory(changes: Changes, resources: Resources) -> int:
+    """Return what an attempt asks for, in MiB; 0: nothing."""
+    return changes.get("resources", {}).get("mem_mb", resources.mem_mb) or 0
+
+
+def _is_same(changes: Changes, before: Changes, resources: Resources) -> bool:
+    """Say whether an attempt would be run as the last one was."""
+    defined = asdict(resources)
+    asked, had = (defined | one.get("resources", {}) for one in (changes, before))
+    return asked == had and changes["set"] == before.get("set", {})
 
 
 def _operations_of_rule(
