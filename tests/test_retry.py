@@ -204,7 +204,7 @@ def test_memory_is_raised_to_what_a_node_has_and_then_no_further():
     assert asked.mem_mb == 2000
     second, asked = capped(Reason.OOM_HOST, OOM, before=first)
     assert asked.mem_mb == 3000
-    assert describe(second, Resources(mem_mb=1000), CONFIG)[0] == ["mem 1000 MB -> 2.93 GB"]
+    assert describe(second, Resources(mem_mb=1000), CONFIG)[0] == ["mem 0.977 GB -> 2.93 GB"]
     with pytest.raises(RetryLimitError, match=r"out of memory with 2\.93 GB, .* partition main can have 2\.93 GB"):
         capped(Reason.OOM_HOST, {"oom": {**OOM["oom"], "limit": 9}}, before=second)
 

@@ -52,8 +52,7 @@ def changes_for(
         the changes (None: nothing is changed against the definition), and the resources with them applied.
 
     Raises:
-        RetryLimitError: the reason's limit is reached and nothing is changed by hand, or the run was out of memory with
-            all that it can have and nothing else is changed.
+        RetryLimitError: the reason's limit is reached and nothing is changed by hand; or all memory was not enough.
         UsageError: a target or an operation makes no sense for this run.
     """
     before = before or {}
@@ -70,24 +69,30 @@ def changes_for(
         _refuse_other_kind(target, operation, config)
         _apply(changes, target, operation, config, resources)
     if cap_mb is not None:
-        _cut_memory(changes, before, resources, cap_mb)
-        had_mb = _memory(before, resources)
-        if reason is Reason.OOM_HOST and had_mb >= cap_mb and _is_same(changes, before, resources):
-            raise RetryLimitError(
-                f"out of memory with {format_memory(had_mb)}, and there is no more: "
-                f"{cap_why or f'a run can have {format_memory(cap_mb)}'}. Let it use less, or name another partition.",
-            )
+        _hold_to(cap_mb, cap_why, changes, before, resources, out_of_memory=reason is Reason.OOM_HOST)
     if not (changes["set"] or changes["resources"] or tries):
         return None, resources
     return changes, Resources(**(asdict(resources) | changes["resources"]))
 
 
-def _cut_memory(changes: Changes, before: Changes, resources: Resources, cap_mb: int) -> None:
-    """Cut memory that a retry raises to what can be had; what the definition asks for is left as it is."""
+def _hold_to(
+    cap_mb: int, cap_why: str, changes: Changes, before: Changes, resources: Resources, *, out_of_memory: bool
+) -> None:
+    """Cut memory that a retry raises to what can be had; what the definition asks for is left as it is.
+
+    Raises:
+        RetryLimitError: the run was out of memory with all of that, and would be so again.
+    """
     raised: int | None = changes["resources"].get("mem_mb")
     moved = changes["resources"].get("partition") != before.get("resources", {}).get("partition")
     if raised is not None and raised > cap_mb and not moved:  # another partition has other nodes
         changes["resources"]["mem_mb"] = max(cap_mb, resources.mem_mb or 0)
+    had_mb = _memory(before, resources)
+    if out_of_memory and had_mb >= cap_mb and _is_same(changes, before, resources):
+        raise RetryLimitError(
+            f"out of memory with {format_memory(had_mb)}, and there is no more: "
+            f"{cap_why or f'a run can have {format_memory(cap_mb)}'}. Let it use less, or name another partition.",
+        )
 
 
 def _memory(changes: Changes, resources: Resources) -> int:
