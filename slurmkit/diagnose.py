@@ -137,7 +137,8 @@ def conclude(report: JobReport | None, outcome: Outcome | None, *, attempt: int)
         return (State.QUEUED, None, report.why_pending) if pending else (State.RUNNING, None, "")
     said = [report.evidence, *_peak(report, outcome)]
     recorded = outcome["evidence"] if outcome else []
-    if report.state in _REASON_OF_JOB:
+    failed_by_itself = report.shared and outcome is not None and outcome["outcome"] == "failed"
+    if report.state in _REASON_OF_JOB and not failed_by_itself:  # a shared job's end may be another run's doing
         return State.FAILED, _REASON_OF_JOB[report.state], _line([*said, *recorded])
     if report.state is JobState.CANCELLED:
         return State.CANCELLED, None, _line([report.evidence, *recorded])

@@ -7,6 +7,8 @@ SlurmkitError                 a problem that the person at the keyboard can solv
 ├── StoreError                a record under runs/ that cannot be read or written
 │   └── LockTimeoutError      another command holds the collection's lock
 └── SchedulerError            the scheduler refused, or is out of reach
+    ├── LimitReachedError     it takes no more jobs now
+    └── OutOfReachError       it cannot be asked (in `schedulers`)
 """
 
 
@@ -58,3 +60,7 @@ class SchedulerError(SlurmkitError):
     """The scheduler is out of reach or refused."""
 
     exit_code = 3
+
+
+class LimitReachedError(SchedulerError):
+    """The scheduler takes no more jobs from this person now."""

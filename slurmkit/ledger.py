@@ -3,7 +3,7 @@
 Events (each with ``at``):
 
     created
-    intent      token, backend, attempts {run id: number}, changes {run id: changes}
+    intent      token, backend, attempts {run id: number}, changes {run id: changes}, canaries {run id: [run id]}
     submitted   token, jobs [job id, in the order of the intent's attempts]
     abandoned   token, why                 the submission never reached the scheduler
     observed    runs {run id: Observation}  an attempt ended
@@ -55,6 +55,7 @@ class Attempt:
         job_id: empty while the submission is not known to have arrived.
         changes: what it changes against the definition (see `WorkOrder.changes`).
         end: how it ended, once that was observed.
+        canaries: ids of runs that go first on trial: if one does not complete, this one is cancelled.
     """
 
     number: int
@@ -63,6 +64,7 @@ class Attempt:
     job_id: str = ""
     changes: dict[str, Json] | None = None
     end: Observation | None = None
+    canaries: tuple[str, ...] = ()
 
     @property
     def state(self) -> State | None:
@@ -123,11 +125,14 @@ def replay(events: Iterable[dict[str, Json]], *, where: str = "journal.jsonl") -
 def _intent(ledger: Ledger, event: dict[str, Json]) -> None:
     token, backend = event["token"], event["backend"]
     changes: dict[str, Json] = event.get("changes") or {}
+    canaries: dict[str, list[str]] = event.get("canaries") or {}
     for run, number in event["attempts"].items():
         before = ledger.attempts.get(run)
         if before is not None:
             ledger.previous[run] = before
-        ledger.attempts[run] = Attempt(number, token, backend, changes=changes.get(run))
+        ledger.attempts[run] = Attempt(
+            number, token, backend, changes=changes.get(run), canaries=tuple(canaries.get(run, ()))
+        )
     ledger.open_intents[token] = list(event["attempts"])
     ledger.held.difference_update(event["attempts"])
 

@@ -38,7 +38,6 @@ class WorkOrder:
         run_id, run_name: the run.
         run_dir: its directory, absolute; the worker makes it.
         attempt: number of this attempt, from 1.
-        token: names the submission; with the run id it is unique.
         command: the program and its arguments, all placeholders filled in.
         config: the resolved config, all placeholders filled in; the worker writes it to ``config.json``.
         config_sha256: of the config with the changes of this attempt (placeholders still open).
@@ -57,7 +56,6 @@ class WorkOrder:
     run_name: str
     run_dir: str
     attempt: int
-    token: str
     command: list[str]
     config: dict[str, Json]
     config_sha256: str

@@ -19,6 +19,8 @@ class Resources:
         time_s: wall-clock limit in seconds; None: the scheduler's default.
         nodes: nodes.
         partition, account, qos, constraint: as Slurm names them.
+        pack: how many runs share one Slurm job, side by side; each still has its own worker.
+        parallel: how many tasks of one Slurm array may run at once; None: all.
         extra: any other sbatch option, long name without dashes, to its value.
     """
 
@@ -31,6 +33,8 @@ class Resources:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    pack: int = 1
+    parallel: int | None = None
     extra: dict[str, str | int | bool] = field(default_factory=dict[str, "str | int | bool"])
 
     def to_json(self) -> dict[str, Any]:

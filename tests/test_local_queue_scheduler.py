@@ -68,7 +68,6 @@ def request(tmp_path: Path, name: str, code: str, *, after_index: tuple[int, ...
         run_name=name,
         run_dir=str(run_dir),
         attempt=1,
-        token="t",
         command=[sys.executable, "-c", code, str(run_dir)],
         config={},
         config_sha256="0" * 64,
@@ -93,12 +92,12 @@ def test_a_submission_of_different_requests_is_one_batch_found_by_its_token(
         request(tmp_path, "later", COMPLETE, after_index=(0,)),
         request(tmp_path, "never", COMPLETE, after_index=(1,)),
     ]
-    assert scheduler.find("t1") is None
-    assert scheduler.query(["unknown_0"]) == {}
+    assert scheduler.find("t1", queue.folder) is None
+    assert scheduler.query({"unknown_0": "t"}) == {}
     ids = scheduler.submit("t1", requests, queue.folder)
-    assert scheduler.submit("t1", requests, queue.folder) == ids == scheduler.find("t1")
+    assert scheduler.submit("t1", requests, queue.folder) == ids == scheduler.find("t1", queue.folder)
     queue.wait_ended()
-    reports = scheduler.query([*ids, "unknown_0"])
+    reports = scheduler.query(dict.fromkeys([*ids, "unknown_0"], "t"))
     assert [reports[job_id].state for job_id in ids] == [
         JobState.COMPLETED,
         JobState.FAILED,
@@ -122,9 +121,9 @@ def test_a_command_killed_after_its_submission_left_a_record_to_adopt(
             LocalScheduler(queue.path).submit("t2", [request(tmp_path, "a", COMPLETE)], queue.folder)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    (job_id,) = scheduler.find("t2") or [""]
+    (job_id,) = scheduler.find("t2", queue.folder) or [""]
     queue.wait_ended()
-    assert scheduler.query([job_id])[job_id].state is JobState.COMPLETED
+    assert scheduler.query({job_id: "t"})[job_id].state is JobState.COMPLETED
 
 
 def test_a_submitter_killed_at_any_time_submits_all_or_none(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
@@ -139,7 +138,7 @@ def test_a_submitter_killed_at_any_time_submits_all_or_none(queue: Queue, schedu
         time.sleep(0.003 * number)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    found = [scheduler.find(f"t{number}") for number in range(12)]
+    found = [scheduler.find(f"t{number}", queue.folder) for number in range(12)]
     assert {len(ids) for ids in found if ids is not None} <= {3}
     scheduler.wake()
     ended = queue.wait_ended()
@@ -150,7 +149,7 @@ def test_a_submitter_killed_at_any_time_submits_all_or_none(queue: Queue, schedu
 def test_a_time_limit_saves_and_goes_on_in_the_same_attempt(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
     (job_id,) = scheduler.submit("t3", [request(tmp_path, "a", SAVE_WHEN_ASKED, time_s=3)], queue.folder)
     queue.wait_ended()
-    report = scheduler.query([job_id])[job_id]
+    report = scheduler.query({job_id: "t"})[job_id]
     assert (report.state, report.restarts) == (JobState.COMPLETED, 1)
     assert outcome(tmp_path, "a")["restart"] == 1
 
@@ -158,7 +157,7 @@ def test_a_time_limit_saves_and_goes_on_in_the_same_attempt(queue: Queue, schedu
 def test_too_much_memory_is_an_outcome_with_the_limit(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
     (job_id,) = scheduler.submit("t4", [request(tmp_path, "a", TAKE_MEMORY, mem_mb=200)], queue.folder)
     queue.wait_ended()
-    report = scheduler.query([job_id])[job_id]
+    report = scheduler.query({job_id: "t"})[job_id]
     assert report.state is JobState.OUT_OF_MEMORY
     assert "limit 200 MB" in report.evidence
     assert outcome(tmp_path, "a")["reason"] == "oom_host"
@@ -167,12 +166,12 @@ def test_too_much_memory_is_an_outcome_with_the_limit(queue: Queue, scheduler: S
 def test_cancel_ends_a_run_and_its_worker_says_so(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
     requests = [request(tmp_path, "a", SLEEP), request(tmp_path, "b", SLEEP, after_index=(0,))]
     ids = scheduler.submit("t5", requests, queue.folder)
-    queue.wait(lambda: scheduler.query(ids)[ids[0]].state is JobState.RUNNING)
+    queue.wait(lambda: scheduler.query(dict.fromkeys(ids, "t"))[ids[0]].state is JobState.RUNNING)
     queue.wait((tmp_path / "runs" / "a" / "attempts" / "1" / "stdout.log").exists)
     scheduler.cancel(ids)
-    assert scheduler.query(ids)[ids[1]].state.ended
+    assert scheduler.query(dict.fromkeys(ids, "t"))[ids[1]].state.ended
     queue.wait_ended()
-    assert scheduler.query(ids)[ids[0]].state is JobState.CANCELLED
+    assert scheduler.query(dict.fromkeys(ids, "t"))[ids[0]].state is JobState.CANCELLED
     assert queue.processes() == set()
     assert (tmp_path / "runs" / "a" / "attempts" / "1" / "outcome.json").exists()
 
@@ -181,18 +180,18 @@ def test_query_after_the_death_of_everything_says_lost_and_not_running(
     queue: Queue, scheduler: Scheduler, tmp_path: Path
 ) -> None:
     (job_id,) = scheduler.submit("t6", [request(tmp_path, "a", SLEEP)], queue.folder)
-    queue.wait(lambda: scheduler.query([job_id])[job_id].state is JobState.RUNNING and queue.processes())
+    queue.wait(lambda: scheduler.query({job_id: "t"})[job_id].state is JobState.RUNNING and queue.processes())
     queue.close()
     queue.wait(lambda: queue.processes() == set())
-    queue.wait(lambda: scheduler.query([job_id])[job_id].state is not JobState.RUNNING, timeout_s=5)
-    assert scheduler.query([job_id])[job_id].state is JobState.LOST
+    queue.wait(lambda: scheduler.query({job_id: "t"})[job_id].state is not JobState.RUNNING, timeout_s=5)
+    assert scheduler.query({job_id: "t"})[job_id].state is JobState.LOST
 
 
 def test_a_request_that_can_never_fit_is_refused_whole(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
     requests = [request(tmp_path, "a", COMPLETE), request(tmp_path, "b", COMPLETE, cpus=3)]
     with pytest.raises(SchedulerError, match=r"job 2 of 2 asks for 3 CPUs, and this machine gives 2"):
         scheduler.submit("t7", requests, queue.folder)
-    assert scheduler.find("t7") is None
+    assert scheduler.find("t7", queue.folder) is None
 
 
 def test_jobs_outlive_the_shell_of_their_submitter(queue: Queue, tmp_path: Path) -> None:
@@ -214,12 +213,12 @@ def test_the_queue_of_another_machine_is_read_and_never_run_here(
     queue: Queue, scheduler: Scheduler, tmp_path: Path
 ) -> None:
     (job_id,) = scheduler.submit("t8", [request(tmp_path, "a", SLEEP)], queue.folder)
-    queue.wait(lambda: scheduler.query([job_id])[job_id].state is JobState.RUNNING)
+    queue.wait(lambda: scheduler.query({job_id: "t"})[job_id].state is JobState.RUNNING)
     queue.close()
     journal = queue.path / "journal.jsonl"
     journal.write_text(journal.read_text().replace(f'"host":"{socket.gethostname()}"', '"host":"elsewhere"'))
     there = LocalScheduler(queue.path)
-    assert there.query([job_id])[job_id].state is JobState.RUNNING
+    assert there.query({job_id: "t"})[job_id].state is JobState.RUNNING
     with pytest.raises(SchedulerError, match="belongs to elsewhere"):
         there.submit("t9", [request(tmp_path, "b", SLEEP)], queue.folder)
     there.cancel([job_id])

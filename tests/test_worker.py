@@ -79,7 +79,6 @@ def make_bench(repository: Path, tmp_path: Path) -> Bench:
         run_name="run one",
         run_dir=str(tmp_path / "runs" / "demo" / "run one"),
         attempt=1,
-        token="token",
         command=["true"],
         config={"lr": 0.1, "nested": {"name": "ü"}},
         config_sha256="0" * 64,

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from slurmkit.cli.common import collection_argument, narrate, open_collection, select, selection_options
+from slurmkit.collection import handover
 from slurmkit.collection import submit as submission
 from slurmkit.collection.backends import backend_name
 from slurmkit.collection.poll import poll
@@ -53,8 +54,8 @@ def run(
         for why in (*plan.waiting.values(), *plan.refused.values()):
             raise UsageError(f"run: {chosen[0].name}: {why}")
         (item,) = plan.items
-        submission.hand_over(project, records, plan, backend_name("foreground"))
-        order = submission.order_of(project, records, item)
+        handover.hand_over(project, records, plan, backend_name("foreground"))
+        order = handover.order_of(project, records, item)
     narrate(f"{item.row.name}, attempt {item.attempt}, in {order.checkout}")
     exit_code = _work_aloud(order, records.attempt_dir(item.row.name, item.attempt))
     status = next(s for s in opened.statuses() if s.id == item.row.id)

@@ -16,7 +16,8 @@ from slurmkit.cli.common import (
     selection_options,
 )
 from slurmkit.collection import Collection, verbs
-from slurmkit.collection.submit import Item, order_of
+from slurmkit.collection.handover import Preview, order_of
+from slurmkit.collection.submit import Item
 from slurmkit.errors import UsageError
 from slurmkit.records import Json, RunStatus
 
@@ -27,6 +28,12 @@ _WAIT = click.option("--wait", is_flag=True, help="Follow until all has ended (C
 @click.command()
 @collection_argument
 @selection_options
+@click.option(
+    "--canary",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Let N runs go first; the others start when these completed, and are cancelled if one does not.",
+)
 @_DRY_RUN
 @_WAIT
 @backend_option
@@ -36,6 +43,7 @@ def submit(
     states: tuple[str, ...],
     reasons: tuple[str, ...],
     runs: tuple[str, ...],
+    canary: int | None,
     dry_run: bool,
     wait: bool,
     backend: str,
@@ -43,14 +51,16 @@ def submit(
     """Submit the runs that have not been submitted.
 
     Runs that need a run which is not done yet wait for it in the queue; those whose need failed stay blocked until it
-    is tried again.
+    is tried again. What the cluster's limits do not let in now stays planned: submit again later.
+
+    With --dry-run the batch scripts go to stdout, made by the same code that submits.
     """
     opened = open_collection(name)
 
     def choose(statuses: list[RunStatus]) -> list[RunStatus]:
         return select(statuses, where, states=states, reasons=reasons, runs=runs)
 
-    done = verbs.submit(opened.project, opened.records, choose, backend=backend, dry_run=dry_run)
+    done = verbs.submit(opened.project, opened.records, choose, backend=backend, dry_run=dry_run, canary=canary or 0)
     _report(opened, done, "submit", dry_run=dry_run)
     if wait and not dry_run:
         _follow(opened)
@@ -182,9 +192,12 @@ def _report(opened: Collection, done: verbs.Done, verb: str, *, dry_run: bool) -
     narrate(f"{did} {plural(len(plan.items), 'run')} of {opened.name}")
     if dry_run and plan.items:
         _describe_first(opened, plan.items[0])
+        _show_scripts(done.previews)
     _warn_of_science(plan.items)
     for why, names in _grouped(plan.waiting).items():
         narrate(f"{plural(len(names), 'run')} not submitted: {why}")
+    for why, names in _grouped(plan.not_taken).items():
+        narrate(f"{plural(len(names), 'run')} stay planned: {why}. Later: slurmkit submit {opened.name}")
     for why, names in _grouped(plan.refused).items():
         narrate(f"{plural(len(names), 'run')} not tried again ({', '.join(names[:3])}): {why}")
     for state, count in done.left_alone.items():
@@ -207,6 +220,19 @@ def _describe_first(opened: Collection, item: Item) -> None:
     narrate(f"  in         {order.checkout}")
     narrate(f"  resources  {json_line(order.resources).decode().strip()}")
     narrate(f"  config     {json_line(order.config).decode().strip()}")
+
+
+def _show_scripts(previews: Sequence[Preview]) -> None:
+    """Print the scripts, and what all of them together ask for."""
+    cpu_hours = gpu_hours = 0.0
+    for number, one in enumerate(previews, start=1):
+        resources = one.items[0].resources
+        hours = len(one.items) * (resources.time_s or 0) / 3600
+        cpu_hours += hours * resources.cpus * resources.nodes
+        gpu_hours += hours * resources.gpus * resources.nodes / resources.pack
+        if one.text:
+            click.echo(f"\n# array {number}: {plural(len(one.items), 'run')}, from {one.items[0].row.name}\n{one.text}")
+    narrate(f"at most {cpu_hours:,.1f} CPU-hours and {gpu_hours:,.1f} GPU-hours, by the time limits")
 
 
 def _warn_of_science(items: Sequence[Item]) -> None:

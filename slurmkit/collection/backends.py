@@ -6,19 +6,19 @@ from slurmkit.errors import UsageError
 from slurmkit.schedulers import Scheduler
 from slurmkit.store import Store
 
-BACKENDS = ("local",)
+BACKENDS = ("local", "slurm")
 """What ``--backend`` takes."""
 
 
 def backend_name(choice: str) -> str:
-    """Return the journal's name of a backend: the local queue is one of a machine."""
-    return f"{choice}@{socket.gethostname()}"
+    """Return the journal's name of a backend: the local queue is one of a machine, a cluster is one for many."""
+    return choice if choice == "slurm" else f"{choice}@{socket.gethostname()}"
 
 
 def other_host(name: str) -> str | None:
     """Return the host that a backend is one of, if it is not this one: what it does not know may be known there."""
     _, _, host = name.partition("@")
-    return host if host != socket.gethostname() else None
+    return host if host and host != socket.gethostname() else None
 
 
 def scheduler(name: str, store: Store) -> Scheduler:
@@ -32,6 +32,10 @@ def scheduler(name: str, store: Store) -> Scheduler:
         from slurmkit.schedulers.local.scheduler import LocalScheduler
 
         return LocalScheduler(store.root / ".queue" / host)
+    if kind == "slurm":
+        from slurmkit.schedulers.slurm.scheduler import SlurmScheduler
+
+        return SlurmScheduler(store.root / ".slurm")
     if kind == "foreground":
         from slurmkit.schedulers.foreground import ForegroundScheduler
 

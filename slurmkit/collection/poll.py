@@ -11,11 +11,11 @@ from slurmkit import files
 from slurmkit.collection.backends import scheduler
 from slurmkit.collection.needs import needed_first
 from slurmkit.diagnose import conclude
-from slurmkit.errors import LockTimeoutError, StoreError
+from slurmkit.errors import LockTimeoutError, SchedulerError, StoreError
 from slurmkit.ledger import Attempt, Ledger, Observation, replay
 from slurmkit.names import label_text
 from slurmkit.records import Outcome, RunStatus
-from slurmkit.schedulers import JobReport
+from slurmkit.schedulers import JobReport, OutOfReachError
 from slurmkit.states import Reason, State
 from slurmkit.store import CollectionStore, Row, Store
 
@@ -41,6 +41,7 @@ class Snapshot:
         ledger: what the journal says.
         live: run id to where it stands, for attempts under way.
         waiting: run id to (blocked or planned, why), for runs that wait for another run.
+        problem: why a scheduler could not be asked, and since when what is shown of its runs is so; empty: all could.
     """
 
     records: CollectionStore
@@ -49,6 +50,7 @@ class Snapshot:
     ledger: Ledger
     live: dict[str, Standing] = field(default_factory=dict[str, Standing])
     waiting: dict[str, tuple[State, str]] = field(default_factory=dict[str, tuple[State, str]])
+    problem: str = ""
 
     def statuses(self, rows: Iterable[Row] | None = None) -> list[RunStatus]:
         """Return every run and where it stands, in the definition's order."""
@@ -112,12 +114,14 @@ def poll(store: Store, records: CollectionStore, *, locked: bool = False) -> Sna
         locked: whether the caller holds the collection's lock.
 
     Raises:
-        SchedulerError: a scheduler that holds attempts is out of reach.
+        SchedulerError: a scheduler that holds attempts is out of reach, and the caller is about to change something
+            (without the lock, the last states seen are shown, and `Snapshot.problem` says so).
     """
     snapshot = read(records)
     if snapshot.ledger.open_intents:
         snapshot = _settle_intents(store, records, snapshot, locked=locked)
-    _ask(store, snapshot)
+    _ask(store, snapshot, last_seen_will_do=not locked)
+    _look_at_canaries(snapshot)
     _record(snapshot, locked=locked)
     _look_at_needs(store, snapshot)
     return snapshot
@@ -136,7 +140,7 @@ def _settle_intents(store: Store, records: CollectionStore, snapshot: Snapshot, 
             fresh = read(records)
             settle(store, fresh)
             return fresh
-    except LockTimeoutError:
+    except (LockTimeoutError, SchedulerError):  # the next command settles them
         return snapshot
 
 
@@ -145,7 +149,7 @@ def settle(store: Store, snapshot: Snapshot) -> None:
     events: list[dict[str, object]] = []
     for token, runs in snapshot.ledger.open_intents.items():
         backend = snapshot.ledger.attempts[runs[0]].backend
-        jobs = scheduler(backend, store).find(token)
+        jobs = scheduler(backend, store).find(token, snapshot.records.jobs)
         if jobs is None:
             events.append({"event": "abandoned", "token": token, "why": "never reached the scheduler"})
         else:
@@ -154,7 +158,7 @@ def settle(store: Store, snapshot: Snapshot) -> None:
     snapshot.ledger = _ledger(snapshot.records)
 
 
-def _ask(store: Store, snapshot: Snapshot) -> None:
+def _ask(store: Store, snapshot: Snapshot, *, last_seen_will_do: bool) -> None:
     """Ask each scheduler once about the attempts that it holds."""
     under_way = snapshot.ledger.under_way
     if not under_way:
@@ -167,10 +171,45 @@ def _ask(store: Store, snapshot: Snapshot) -> None:
     for backend, attempts in by_backend.items():
         asked = scheduler(backend, store)
         asked.wake()
-        reports = asked.query([attempt.job_id for attempt in attempts.values()])
+        try:
+            reports = asked.query({attempt.job_id: attempt.token for attempt in attempts.values()})
+        except OutOfReachError as error:
+            if not last_seen_will_do:
+                raise
+            snapshot.problem = str(error)
+            reports = error.last
         for run, attempt in attempts.items():
             report = reports.get(attempt.job_id)
             snapshot.live[run] = _standing(snapshot.records, rows[run], attempt, report)
+
+
+def _look_at_canaries(snapshot: Snapshot) -> None:
+    """Say of runs whose jobs never started whether that was because one that went first on trial did not complete."""
+    names = {row.id: row.name for row in (*snapshot.rows, *snapshot.retired)}
+    for run, standing in snapshot.live.items():
+        canaries = snapshot.ledger.attempts[run].canaries
+        if standing.state is not State.BLOCKED or not canaries:
+            continue
+        ends = {canary: _state_of(snapshot, canary) for canary in canaries}
+        fallen = next((c for c, (state, _) in ends.items() if state in {State.FAILED, State.CANCELLED}), None)
+        if fallen is not None:
+            state, evidence = ends[fallen]
+            why = f"cancelled: {names[fallen]}, which went first on trial, {_ENDED_SO[state]}: {evidence}"
+            snapshot.live[run] = Standing(State.CANCELLED, None, why)
+        elif any(state is not State.COMPLETED for state, _ in ends.values()):
+            snapshot.live[run] = Standing(State.QUEUED, None, "a run that went first on trial is just ending")
+
+
+_ENDED_SO = {State.FAILED: "failed", State.CANCELLED: "was cancelled"}
+
+
+def _state_of(snapshot: Snapshot, run: str) -> tuple[State, str]:
+    """Return state and evidence of a run's latest attempt as far as this snapshot goes."""
+    attempt = snapshot.ledger.attempts.get(run)
+    if attempt is not None and attempt.end is not None:
+        return attempt.end.state, attempt.end.evidence
+    standing = snapshot.live.get(run)
+    return (standing.state, standing.evidence) if standing else (State.QUEUED, "")
 
 
 def _standing(records: CollectionStore, row: Row, attempt: Attempt, report: JobReport | None) -> Standing:

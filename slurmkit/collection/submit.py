@@ -1,30 +1,17 @@
-"""Submit runs: plan, write the intent, hand over, write the job ids; lose and double nothing.
+"""Plan what a submission does: which runs, with which changes, behind which others."""
 
-Everything happens under the collection's lock. A command that dies between intent and job ids leaves an open intent,
-which the next command settles by asking the scheduler for the token (see `poll.settle`).
-"""
-
-import secrets
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-from slurmkit import pin
-from slurmkit.collection.backends import scheduler
 from slurmkit.collection.needs import needed_first
 from slurmkit.collection.poll import Snapshot, poll
 from slurmkit.collection.retry import Changes, RetryLimitError, changes_for, describe, refuse_swept
-from slurmkit.errors import SchedulerError, UsageError
-from slurmkit.expand import config_sha256, resolve_config
-from slurmkit.names import label_text
+from slurmkit.expand import resolve_config
 from slurmkit.project import Project
-from slurmkit.records import Json, RunStatus, WorkOrder
+from slurmkit.records import Json, RunStatus
 from slurmkit.resources import Resources
-from slurmkit.schedulers import JobRequest
 from slurmkit.states import State
 from slurmkit.store import CollectionStore, Row
-from slurmkit.template import fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +26,7 @@ class Item:
         phrases, science: the changes in words, and which of them change the science.
         after: job ids of other submissions to wait for.
         after_runs: run ids of this submission to wait for.
+        canaries: run ids of those among them that go first on trial.
     """
 
     row: Row
@@ -49,6 +37,7 @@ class Item:
     science: list[str]
     after: tuple[str, ...] = ()
     after_runs: tuple[str, ...] = ()
+    canaries: tuple[str, ...] = ()
 
 
 @dataclass
@@ -60,12 +49,24 @@ class SubmitPlan:
         waiting: run name to why it is not submitted (blocked, or it needs a run that is not submitted).
         held: ids of these runs.
         refused: run name to why it is not tried again (limit of retries).
+        not_taken: run name to why the scheduler does not take it now; it can be submitted later.
     """
 
     items: list[Item] = field(default_factory=list[Item])
     waiting: dict[str, str] = field(default_factory=dict[str, str])
     held: list[str] = field(default_factory=list[str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
+    not_taken: dict[str, str] = field(default_factory=dict[str, str])
+
+    def with_canaries(self, count: int) -> None:
+        """Let the first `count` runs that wait for no other of the plan go first, and the others wait for them."""
+        first = tuple(item.row.id for item in self.items if not item.after_runs)[:count]
+        self.items = [
+            item
+            if item.row.id in first
+            else replace(item, after_runs=tuple(dict.fromkeys((*item.after_runs, *first))), canaries=first)
+            for item in self.items
+        ]
 
 
 def resources_of(row: Row, header: Mapping[str, Json]) -> Resources:
@@ -225,101 +226,3 @@ def _word(needed: RunStatus | None) -> str:
     if needed is None:
         return "gone"
     return "not submitted" if needed.state is State.PLANNED else str(needed.state)
-
-
-def hand_over(project: Project, records: CollectionStore, plan: SubmitPlan, backend: str) -> list[str]:
-    """Carry out a plan. The caller holds the collection's lock and has just polled.
-
-    Returns:
-        job ids, in the order of the plan's items.
-
-    Raises:
-        SchedulerError: the scheduler did not take the submission; nothing was submitted.
-        UsageError: a request that can never be fulfilled.
-    """
-    if not plan.items:
-        return []
-    items = plan.items
-    token = secrets.token_hex(8)
-    orders = _Orders(project, records, token)
-    position = {item.row.id: index for index, item in enumerate(items)}
-    requests = [
-        JobRequest(orders.order(item), item.resources, item.after, tuple(position[run] for run in item.after_runs))
-        for item in items
-    ]
-    target = scheduler(backend, project.store)
-    records.append(
-        {
-            "event": "intent",
-            "token": token,
-            "backend": backend,
-            "attempts": {item.row.id: item.attempt for item in items},
-            "changes": {item.row.id: item.changes for item in items if item.changes},
-        },
-    )
-    try:
-        jobs = target.submit(token, requests, records.jobs)
-    except (SchedulerError, UsageError) as error:
-        if target.find(token) is None:
-            records.append({"event": "abandoned", "token": token, "why": str(error)})
-        raise
-    records.append({"event": "submitted", "token": token, "jobs": jobs})
-    target.wake()
-    return jobs
-
-
-class _Orders:
-    """Makes work orders; each commit is materialised once."""
-
-    def __init__(self, project: Project, records: CollectionStore, token: str) -> None:
-        self._project = project
-        self._records = records
-        self._header = records.header
-        self._token = token
-        self._checkouts: dict[str, Path] = {}
-
-    def _checkout(self, commit: str) -> Path:
-        if commit not in self._checkouts:
-            repository = Path(self._header["repository"])
-            self._checkouts[commit] = pin.materialise(commit, repository, self._project.store.checkouts)
-        return self._checkouts[commit]
-
-    def order(self, item: Item) -> WorkOrder:
-        """Return all that the worker of one attempt needs."""
-        definition, row = self._header["definition"], item.row
-        run_dir = self._records.run_dir(row.name)
-        values = {
-            "config": str(run_dir / "config.json"),
-            "run_dir": str(run_dir),
-            "run_id": row.id,
-            "python": sys.executable,
-            **{axis: label_text(value) for axis, value in row.axes.items()},
-            **{
-                f"needs.{alias}.run_dir": str(self._project.store.collection(collection).run_dir(name))
-                for alias, (collection, _, name) in row.needs.items()
-            },
-        }
-        changed: dict[str, Json] = (item.changes or {}).get("set", {})
-        config = resolve_config(config_of(row, self._header), changed)
-        commit = row.commit or self._header["commit"]
-        return WorkOrder(
-            collection=self._records.name,
-            run_id=row.id,
-            run_name=row.name,
-            run_dir=str(run_dir),
-            attempt=item.attempt,
-            token=self._token,
-            command=fill(definition["command"], values),
-            config=fill(config, values),
-            config_sha256=config_sha256(config) if changed else row.config_sha256,
-            env=fill(definition["env"], values),
-            checkout=str(self._checkout(commit)),
-            commit=commit,
-            resources=item.resources.to_json(),
-            changes=item.changes,
-        )
-
-
-def order_of(project: Project, records: CollectionStore, item: Item) -> WorkOrder:
-    """Return what the worker of one planned attempt would be told, for a dry run."""
-    return _Orders(project, records, "dry-run").order(item)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slurmkit import pin
+from slurmkit.collection import handover
 from slurmkit.collection import submit as submission
 from slurmkit.collection.backends import backend_name, other_host, scheduler
 from slurmkit.collection.poll import Snapshot, poll
@@ -29,22 +30,34 @@ class Done:
         rearmed: other collection to how many of its runs were submitted because what they need was tried again
             (a dry run does not look for them).
         notes: what went wrong with other collections.
+        previews: in a dry run, what would be handed over, submission by submission.
     """
 
     plan: submission.SubmitPlan
     left_alone: dict[State, int] = field(default_factory=dict[State, int])
     rearmed: dict[str, int] = field(default_factory=dict[str, int])
     notes: list[str] = field(default_factory=list[str])
+    previews: list[handover.Preview] = field(default_factory=list[handover.Preview])
 
 
-def submit(project: Project, records: CollectionStore, choose: Choice, *, backend: str, dry_run: bool) -> Done:
+def submit(
+    project: Project, records: CollectionStore, choose: Choice, *, backend: str, dry_run: bool, canary: int = 0
+) -> Done:
     """Submit the chosen runs that have not been submitted.
+
+    Args:
+        project: the project.
+        records: the collection.
+        choose: which runs.
+        backend: where to.
+        dry_run: plan only.
+        canary: how many runs go first on trial: the others wait until these completed, and are cancelled if not.
 
     Raises:
         SchedulerError, StoreError, UsageError: nothing was submitted, or all that the journal says.
     """
     states = {State.PLANNED, State.BLOCKED}
-    done = _submit(project, records, choose, states, (), backend=backend, dry_run=dry_run)
+    done = _submit(project, records, choose, states, (), backend=backend, dry_run=dry_run, canary=canary)
     if done.plan.items and not dry_run:
         _rearm(project, done, records.name, backend)
     return done
@@ -87,6 +100,7 @@ def _submit(
     *,
     backend: str,
     dry_run: bool,
+    canary: int = 0,
 ) -> Done:
     def planned(snapshot: Snapshot) -> Done:
         chosen = choose(snapshot.statuses())
@@ -95,17 +109,22 @@ def _submit(
         for status in chosen:
             if status.state not in states:
                 left[status.state] = left.get(status.state, 0) + 1
-        return Done(submission.plan(project, snapshot, ready, by_hand), left)
+        plan = submission.plan(project, snapshot, ready, by_hand)
+        if canary:
+            plan.with_canaries(canary)
+        return Done(plan, left)
 
     if dry_run:
-        return planned(poll(project.store, records))
+        done = planned(poll(project.store, records))
+        done.previews = handover.preview(project, records, done.plan, backend_name(backend))
+        return done
     with records.lock():
         snapshot = poll(project.store, records, locked=True)
         done = planned(snapshot)
         news = set(done.plan.held) - snapshot.ledger.held
         if news:
             records.append({"event": "held", "runs": sorted(news)})
-        submission.hand_over(project, records, done.plan, backend_name(backend))
+        handover.hand_over(project, records, done.plan, backend_name(backend))
     return done
 
 
@@ -194,8 +213,20 @@ def _end_jobs(store: Store, snapshot: Snapshot, statuses: Sequence[RunStatus]) -
         attempt = snapshot.ledger.attempts[status.id]
         if attempt.job_id:
             by_backend.setdefault(attempt.backend, []).append(attempt.job_id)
+    _refuse_parts_of_packs(snapshot, [job for jobs in by_backend.values() for job in jobs])
     for backend, jobs in by_backend.items():
         scheduler(backend, store).cancel(jobs)
+
+
+def _refuse_parts_of_packs(snapshot: Snapshot, jobs: Sequence[str]) -> None:
+    """Refuse to end a Slurm job that other runs share, which would end with it."""
+    packs = {job.partition("+")[0] for job in jobs if "+" in job}
+    doomed = set(jobs)
+    names = {row.id: row.name for row in (*snapshot.rows, *snapshot.retired)}
+    for run, attempt in snapshot.ledger.under_way.items():
+        pack, plus, _ = attempt.job_id.partition("+")
+        if plus and pack in packs and attempt.job_id not in doomed and not snapshot.live[run].state.terminal:
+            raise UsageError(f"run {names[run]} shares job {pack} with runs to be cancelled. Cancel it too, or none.")
 
 
 def delete(project: Project, records: CollectionStore, *, force: bool) -> None:

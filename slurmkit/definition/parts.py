@@ -33,8 +33,11 @@ _OWN_OPTIONS = {
     **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "mem"),
     **{option: option for option in ("time", "nodes", "partition", "account", "qos", "constraint")},
 }
-_RESERVED_OPTIONS = frozenset(
-    ["array", "chdir", "dependency", "error", "export", "job-name", "open-mode", "output", "parsable", "signal", "wrap"]
+_RESERVED_OPTIONS = (
+    frozenset(["array", "chdir", "dependency", "error", "input", "job-name", "open-mode", "output", "signal", "wrap"])
+    | frozenset(["export", "export-file", "get-user-env", "hold", "kill-on-invalid-dep", "no-requeue", "requeue"])
+    | frozenset(["clusters", "gid", "help", "parsable", "quiet", "test-only", "uid", "usage", "verbose", "version"])
+    | frozenset(["batch-script", "wait"])
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SCALAR_SCHEMA: dict[str, Json] = {"type": ["string", "number", "boolean", "null"]}
@@ -175,6 +178,8 @@ class ResourcesPart(Part):
     account: SbatchValue | None = Field(default=None, description="Slurm account.")
     qos: SbatchValue | None = Field(default=None, description="Slurm quality of service.")
     constraint: SbatchValue | None = Field(default=None, description="Slurm node features.")
+    pack: int | None = Field(default=None, ge=1, le=64, description="Runs side by side in one Slurm job.")
+    parallel: int | None = Field(default=None, ge=1, description="Tasks of one Slurm array at once.")
     extra: dict[SbatchOption, SbatchText] = Field(
         default_factory=dict[str, "str | int | bool"],
         description="Any other sbatch option, long name without dashes, to its value.",

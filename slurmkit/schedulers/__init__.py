@@ -1,10 +1,12 @@
-"""The seam between slurmkit and whatever starts jobs: a protocol of five verbs."""
+"""The seam between slurmkit and whatever starts jobs: a protocol of a few verbs."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from slurmkit.errors import SchedulerError
 from slurmkit.records import WorkOrder
 from slurmkit.resources import Resources
 from slurmkit.states import JobState
@@ -39,6 +41,7 @@ class JobReport:
         started_at, ended_at: UTC, ISO 8601.
         restarts: how often the job was queued again.
         why_pending: why it does not start yet.
+        shared: several runs share the job, so its end need not be the end of each.
     """
 
     state: JobState
@@ -50,6 +53,30 @@ class JobReport:
     ended_at: str | None = None
     restarts: int = 0
     why_pending: str = ""
+    shared: bool = False
+
+
+class OutOfReachError(SchedulerError):
+    """The scheduler cannot be asked now.
+
+    Attributes:
+        since: when it last answered; None: not known.
+        last: what was known then of the jobs asked for.
+    """
+
+    def __init__(
+        self, message: str, *, since: datetime | None = None, last: Mapping[str, JobReport] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.since = since
+        self.last = dict(last or {})
+
+
+class Room(NamedTuple):
+    """How many more jobs a scheduler takes now, and what sets that limit."""
+
+    jobs: int
+    why: str
 
 
 class Scheduler(Protocol):
@@ -57,11 +84,26 @@ class Scheduler(Protocol):
 
     name: str
 
+    def split(self, requests: Sequence[JobRequest]) -> list[list[int]]:
+        """Say which requests go into one submission, by their positions.
+
+        A submission is taken as a whole or not at all. A request stands behind those that it waits for.
+        """
+        ...
+
+    def room(self, resources: Resources) -> Room | None:
+        """Say how many more jobs with these resources are taken now; None: no limit is known."""
+        ...
+
+    def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
+        """Return, for people, exactly what `submit` would hand over; empty where there is no such text."""
+        ...
+
     def submit(self, token: str, requests: Sequence[JobRequest], folder: Path) -> list[str]:
-        """Hand over jobs, all or none.
+        """Hand over the jobs of one submission, all or none.
 
         Args:
-            token: unique name of this submission, by which `find` can find it again.
+            token: unique name of this submission, by which `find` can find it again; letters, digits and ``._-+=``.
             requests: the jobs, in the order in which they should start.
             folder: submitit's folder, flat, exists.
 
@@ -70,12 +112,19 @@ class Scheduler(Protocol):
         """
         ...
 
-    def find(self, token: str) -> list[str] | None:
-        """Return the job ids of a submission by its token, in order; None if it never arrived."""
+    def find(self, token: str, folder: Path) -> list[str] | None:
+        """Return the job ids of a submission by its token, in order; None if it never arrived.
+
+        Raises:
+            SchedulerError: that cannot be told yet.
+        """
         ...
 
-    def query(self, job_ids: Collection[str]) -> dict[str, JobReport]:
-        """Report on jobs. One that the scheduler does not know is absent from the answer."""
+    def query(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
+        """Report on jobs: id to the token of its submission. One that the scheduler does not know is absent.
+
+        The token is the better name: schedulers can give a job id out again after they were set up anew.
+        """
         ...
 
     def cancel(self, job_ids: Collection[str]) -> None:

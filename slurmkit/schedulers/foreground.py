@@ -3,13 +3,14 @@
 import os
 import signal
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 from slurmkit.errors import UsageError
-from slurmkit.schedulers import JobReport, JobRequest
+from slurmkit.resources import Resources
+from slurmkit.schedulers import JobReport, JobRequest, Room
 from slurmkit.states import JobState
 
 
@@ -27,6 +28,20 @@ class ForegroundScheduler:
     def __init__(self, host: str) -> None:
         self._host = host
 
+    def split(self, requests: Sequence[JobRequest]) -> list[list[int]]:
+        """Take all in one submission."""
+        return [list(range(len(requests)))]
+
+    def room(self, resources: Resources) -> Room | None:
+        """Set no limit: jobs wait here as long as it takes."""
+        del resources
+        return None
+
+    def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
+        """Return nothing: no script is made here."""
+        del token, requests, folder
+        return ""
+
     def submit(self, token: str, requests: Sequence[JobRequest], folder: Path) -> list[str]:
         """Name this process as the job of the one request; the caller then does the work itself."""
         del token, folder
@@ -34,16 +49,16 @@ class ForegroundScheduler:
             raise UsageError("run: takes one run whose needs are completed.")
         return [own_job_id()]
 
-    def find(self, token: str) -> list[str] | None:
+    def find(self, token: str, folder: Path) -> list[str] | None:
         """Return None: a process that died before it wrote its job id never started the run."""
-        del token
+        del token, folder
         return None
 
-    def query(self, job_ids: Collection[str]) -> dict[str, JobReport]:
+    def query(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         """Report which processes live. Those of another host are not known here."""
         if self._host != socket.gethostname():
             return {}
-        return {job: self._report(job) for job in job_ids}
+        return {job: self._report(job) for job in jobs}
 
     def _report(self, job_id: str) -> JobReport:
         if job_id == own_job_id():  # who asks about its own job is not at work on it: its outcome tells

@@ -9,6 +9,9 @@ from slurmkit.resources import Resources
 from slurmkit.schedulers.local.processes import MARK
 from slurmkit.worker.imports import import_folders, python_path
 
+PACK_PLACE = "SLURMKITPACK_PLACE"
+"""Set where several runs share a Slurm job: which of them this one is."""
+
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -44,5 +47,6 @@ def job_id(env: Mapping[str, str]) -> str:
     if MARK in env:
         return env[MARK]
     if "SLURM_ARRAY_JOB_ID" in env:
-        return f"{env['SLURM_ARRAY_JOB_ID']}_{env.get('SLURM_ARRAY_TASK_ID', '')}"
+        place = f"+{env[PACK_PLACE]}" if PACK_PLACE in env else ""
+        return f"{env['SLURM_ARRAY_JOB_ID']}_{env.get('SLURM_ARRAY_TASK_ID', '')}{place}"
     return env.get("SLURM_JOB_ID", "")

@@ -1,11 +1,12 @@
 """The local queue as a `Scheduler`: work orders go through submitit's plugin into the journal."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from submitit.core.utils import DelayedSubmission
 
-from slurmkit.schedulers import JobReport, JobRequest
+from slurmkit.resources import Resources
+from slurmkit.schedulers import JobReport, JobRequest, Room
 from slurmkit.schedulers.local import launch
 from slurmkit.schedulers.local.executor import Ask, LocalQueueExecutor, cancel_jobs, journal_of
 from slurmkit.schedulers.local.payload import carry_out
@@ -24,9 +25,23 @@ class LocalScheduler:
         self._queue = queue.absolute()
         self._journal = journal_of(self._queue)
 
+    def split(self, requests: Sequence[JobRequest]) -> list[list[int]]:
+        """Take all in one submission."""
+        return [list(range(len(requests)))]
+
+    def room(self, resources: Resources) -> Room | None:
+        """Set no limit: jobs wait here as long as it takes."""
+        del resources
+        return None
+
+    def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
+        """Return nothing: no script is made here."""
+        del token, requests, folder
+        return ""
+
     def submit(self, token: str, requests: Sequence[JobRequest], folder: Path) -> list[str]:
         """Hand over jobs, all or none; a token that the queue knows already adds none (see `Scheduler.submit`)."""
-        if (known := self.find(token)) is not None:
+        if (known := self.find(token, folder)) is not None:
             self.wake()
             return known
         executor = LocalQueueExecutor(folder, queue=self._queue)
@@ -34,17 +49,18 @@ class LocalScheduler:
         jobs = executor.submit_batch(functions, [_ask(request) for request in requests], token)
         return [job.job_id for job in jobs]
 
-    def find(self, token: str) -> list[str] | None:
+    def find(self, token: str, folder: Path) -> list[str] | None:
         """Return the job ids of a submission by its token, in order; None if it never arrived."""
+        del folder
         self._journal.refresh()
         return self._journal.batch_of(token)
 
-    def query(self, job_ids: Collection[str]) -> dict[str, JobReport]:
+    def query(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         """Report on jobs.
 
         If any has not ended, a supervisor is seen to first: a job that died with its supervisor must not look alive.
         """
-        asked = set(job_ids)
+        asked = set(jobs)
         self._journal.refresh()
         reports = self._journal.reports(asked)
         if any(not report.state.ended for report in reports.values()):

@@ -3,11 +3,10 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable
 
 from slurmkit.errors import SchedulerError
-from slurmkit.schedulers import JobReport
+from slurmkit.schedulers import OutOfReachError
 
 _PINNED = {
     "LC_ALL": "C",
@@ -30,22 +29,6 @@ _OUT_OF_REACH = re.compile(
 
 _SPEAKER = re.compile(r"^\w+: (?:(?:error|fatal): )?")
 """``squeue: error: `` before each line."""
-
-
-class OutOfReachError(SchedulerError):
-    """Slurm's controller or its accounting does not answer now.
-
-    Attributes:
-        since: when Slurm was last seen to answer; None: not known.
-        last: what was known then of the jobs asked for.
-    """
-
-    def __init__(
-        self, message: str, *, since: datetime | None = None, last: Mapping[str, JobReport] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.since = since
-        self.last = dict(last or {})
 
 
 def call(*command: str, timeout_s: float = 60.0) -> str:

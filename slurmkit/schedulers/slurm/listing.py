@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -141,12 +141,19 @@ class Table(Generic[RowT]):
             self._folded.setdefault(match[1], []).append((_Tasks(match[3]), row))
         return True
 
-    def rows(self, job_id: str) -> Iterator[RowT]:
-        """Yield the rows that speak of a job (``12``) or of a task of an array (``12_3``)."""
-        yield from self._single.get(job_id, ())
+    def rows(self, job_id: str) -> list[RowT]:
+        """Return the rows that speak of a job (``12``) or of a task of an array (``12_3``).
+
+        A task with rows of its own is not to be judged by others: sacct goes on naming it in the folded row, as
+        never started. A task without any is in a folded row, or in one of the whole array (``12``): so squeue
+        shows tasks that were cancelled before any of them had started.
+        """
+        own = self._single.get(job_id)
         array, _, task = job_id.partition("_")
-        if task.isdigit() and array in self._folded:
-            yield from (row for tasks, row in self._folded[array] if int(task) in tasks)
+        if own is not None or not task.isdigit():
+            return own or []
+        folded = [row for tasks, row in self._folded.get(array, ()) if int(task) in tasks]
+        return folded or self._single.get(array, [])
 
 
 class _Tasks:

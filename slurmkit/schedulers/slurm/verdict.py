@@ -22,6 +22,12 @@ _COULD_NOT_START = Exit(0, 53)
 
 _CANCELLED_BY = re.compile(r"CANCELLED by (\d+)")
 
+_WAITED_IN_VAIN = frozenset({"Dependency", "DependencyNeverSatisfied", "None", ""})
+"""What accounting shows as the reason of a job that was taken away because its dependency failed (22.05).
+
+None is one whose dependency had failed before it was submitted.
+"""
+
 _STUCK: Mapping[str, str] = {
     "JobHeldUser": "held by its owner; `scontrol release {job}` lets it start",
     "JobHeldAdmin": "held by an administrator, who alone can release it",
@@ -192,24 +198,20 @@ def _ended_unaccounted(row: QueueRow, state: JobState, evidence: Evidence) -> Jo
         if not ran:
             return JobReport(JobState.PENDING, note, restarts=row.restarts, why_pending="ended; accounting not in yet")
         return JobReport(JobState.RUNNING, note, started_at=_utc(row.start), restarts=row.restarts)
-    if _is_dependency_failure(state, ran, row.reason):
+    if state is JobState.CANCELLED and not ran and row.reason == "DependencyNeverSatisfied":
         state = JobState.DEPENDENCY_FAILED
     source = f"by squeue alone ({evidence.no_accounting or 'not in accounting'})"
     parts = [row.state, *_exit_words(row.exit, state), *_before_start(ran, row.reason)]
+    exit_code, by_signal = _process_end(row.exit, state, ran)
     return JobReport(
         state,
         f"Slurm: {', '.join(parts)}{_on(row.nodes)}; {source}",
-        exit_code=row.exit.code if ran and not row.exit.signal else None,
-        signal=row.exit.signal or None if ran else None,
+        exit_code=exit_code,
+        signal=by_signal,
         started_at=_utc(row.start) if ran else None,
         ended_at=_utc(row.end),
         restarts=row.restarts,
     )
-
-
-def _is_dependency_failure(state: JobState, ran: bool, reason: str) -> bool:
-    """Say whether Slurm took a job away that waited in vain: squeue and sacct differ in the end of that reason."""
-    return state is JobState.CANCELLED and not ran and reason.startswith("Dependency")
 
 
 def _ended(row: JobRow, seen: QueueRow | None, user_name: Callable[[int], str]) -> JobReport | None:
@@ -226,20 +228,21 @@ def _ended(row: JobRow, seen: QueueRow | None, user_name: Callable[[int], str]) 
     by = _CANCELLED_BY.fullmatch(row.state)
     if by is not None:
         word = f"CANCELLED by {user_name(int(by[1]))}"
-    elif _is_dependency_failure(state, ran, row.reason):  # a person's cancel says by whom: this was Slurm's own
+    elif state is JobState.CANCELLED and not ran and row.reason in _WAITED_IN_VAIN:  # a person's cancel says by whom
         state = JobState.DEPENDENCY_FAILED
     shown = row.exit
     if state in {JobState.FAILED, JobState.OUT_OF_MEMORY}:
         state, step, shown = _memory_end(row, state)
         word = "OUT_OF_MEMORY" if state is JobState.OUT_OF_MEMORY else word
     peak = max((one.max_rss_mb for one in row.steps if one.max_rss_mb), default=None)
+    exit_code, by_signal = _process_end(row.exit, state, ran)
     waited_for = seen.reason if seen is not None else row.reason
     parts = [word, *_exit_words(shown, state, step), *_limit(row, state), *_before_start(ran, waited_for)]
     return JobReport(
         state,
         f"Slurm: {', '.join(parts)}{_on(row.nodes)}",
-        exit_code=row.exit.code if ran and row.exit and not row.exit.signal else None,
-        signal=row.exit.signal or None if ran and row.exit else None,
+        exit_code=exit_code,
+        signal=by_signal,
         peak_rss_mb=peak,
         started_at=_utc(row.start) if ran else None,
         ended_at=_utc(row.end),
@@ -258,6 +261,15 @@ def _memory_end(row: JobRow, state: JobState) -> tuple[JobState, str, Exit | Non
     if row.derived_exit == _OOM_EXIT:
         return JobState.OUT_OF_MEMORY, "a step ", row.derived_exit
     return state, "", row.exit
+
+
+def _process_end(ended: Exit | None, state: JobState, ran: bool) -> tuple[int | None, int | None]:
+    """Return exit code and signal of the script, where Slurm tells them: for what it ended itself it shows 0:0."""
+    if ended is None or not ran or state not in {JobState.COMPLETED, JobState.FAILED, JobState.OUT_OF_MEMORY}:
+        return None, None
+    if ended in {_OOM_EXIT, _COULD_NOT_START}:  # no signals, but numbers of Slurm's own
+        return None, None
+    return (None, ended.signal) if ended.signal else (ended.code, None)
 
 
 def _exit_words(ended: Exit | None, state: JobState, step: str = "") -> list[str]:

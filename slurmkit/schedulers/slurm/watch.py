@@ -18,8 +18,8 @@ from typing import Any
 from slurmkit import files
 from slurmkit.errors import LockTimeoutError, SchedulerError, StoreError
 from slurmkit.resources import format_duration
-from slurmkit.schedulers import JobReport
-from slurmkit.schedulers.slurm.commands import OutOfReachError, call
+from slurmkit.schedulers import JobReport, OutOfReachError
+from slurmkit.schedulers.slurm.commands import call
 from slurmkit.schedulers.slurm.listing import SACCT_FORMAT, SQUEUE_FORMAT, QueueRow, Table, parse_sacct, parse_squeue
 from slurmkit.schedulers.slurm.verdict import Evidence, active_ids, reports_of
 
@@ -37,6 +37,9 @@ _LONGEST_LIST = 100_000
 
 _LOOK_BACK = "now-365days"
 """Where accounting begins to look; its own default is midnight. Ids are given, so an early start costs nothing."""
+
+_SQUEUE = ("squeue", "--noheader", "--states=all", "--array", SQUEUE_FORMAT)
+"""Asks for every task (``--array``): folded, squeue shows one restart count and all reasons for all tasks that wait."""
 
 _LOCK_TIMEOUT_S = 180.0
 """Longer than a poll can take: squeue and sacct have a minute each."""
@@ -154,7 +157,7 @@ def _poll(before: _Poll, jobs: Mapping[str, str]) -> _Poll:
     asked = {job: seen for job, seen in before.asked.items() if now - seen[1] < _ASKED_RECENTLY_S}
     asked |= {job: (name, now) for job, name in jobs.items()}
     try:
-        squeue = call("squeue", "--noheader", "--states=all", f"--user={os.getuid()}", SQUEUE_FORMAT)
+        squeue = call(*_SQUEUE, f"--user={os.getuid()}")
     except OutOfReachError as error:
         return _Poll(
             before.taken_at, before.asked, before.squeue, before.sacct, before.no_accounting, time.time(), str(error)
