@@ -1,7 +1,9 @@
 """`slurmkit status`: where everything stands."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +16,11 @@ from slurmkit.overview import OVERVIEW_SCHEMA, Overview
 from slurmkit.project import Project
 from slurmkit.records import Json, Progress, RunStatus
 
+if TYPE_CHECKING:
+    from slurmkit.collection.poll import Snapshot
+    from slurmkit.resources import Resources
+    from slurmkit.usage import Usage
+
 
 @click.command()
 @collection_argument
@@ -23,6 +30,10 @@ from slurmkit.records import Json, Progress, RunStatus
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (versioned: the key `schema`).")
 @click.option("--list", "as_list", is_flag=True, help="Print one line a run: id, state, reason, attempt, name.")
+@click.option("--resources", "of_resources", is_flag=True, help="Show memory and time: asked, used, and what would do.")
+@click.option(
+    "--per", metavar="AXIS", help="With --resources: a row for each value of this axis.  [default: the first]"
+)
 def status(
     name: str | None,
     where: tuple[str, ...],
@@ -32,22 +43,26 @@ def status(
     watch: bool,
     as_json: bool,
     as_list: bool,
+    of_resources: bool,
+    per: str | None,
 ) -> None:
     """Show what is done, running or failed, and why.
 
     First the counts, then the grid of cells (`2/3`: two of three seeds are done), then failures by reason with their
     evidence, and what to type next. Without a name, also a line for each other collection.
+
+    With --resources: the memory and time that runs asked for and used, and what would have been enough.
     """
     opened = open_collection(name)
     filtered = bool(where or states or reasons or runs)
+    plain = not (filtered or as_json or as_list or of_resources)
+    _refuse_together(watch=watch, plain=plain, as_list=as_list, of_resources=of_resources, per=per)
     if watch:
         from slurmkit.cli.watch import follow
 
-        if filtered or as_json or as_list:
-            raise UsageError("--watch shows the whole collection: leave out the choice of runs, --json and --list.")
         follow(opened)
         return
-    if not (filtered or as_json or as_list):
+    if plain:
         _print(look(opened))
     else:
         snapshot = opened.snapshot()
@@ -57,14 +72,35 @@ def status(
             for run in chosen:
                 click.echo(f"{run.id}  {run.state:<9}  {run.reason or '-':<12}  {run.attempt:>2}  {run.name}")
             return
+        if of_resources and not as_json:
+            _print_usage(opened.name, *_usage(opened, snapshot, chosen, per))
+            return
         news = read_progress(chosen)
         summary = summarise(opened, snapshot, chosen, news)
         if as_json:
-            click.echo(files.json_line(to_json(summary, chosen, news)), nl=False)
+            record = to_json(summary, chosen, news)
+            if of_resources:
+                axis, rows = _usage(opened, snapshot, chosen, per)
+                record["resources"] = {"axis": axis, "values": [row.to_json() for row in rows]}
+            click.echo(files.json_line(record), nl=False)
             return
         _print(summary)
     if name is None and not filtered:
         print_lines(opened.project, as_json=False, leave_out=opened.name)
+
+
+def _refuse_together(*, watch: bool, plain: bool, as_list: bool, of_resources: bool, per: str | None) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UsageError: some do not; says which.
+    """
+    if watch and not plain:
+        raise UsageError("--watch shows the whole collection: leave out the choice of runs and all other options.")
+    if as_list and of_resources:
+        raise UsageError("--list and --resources: choose one.")
+    if per is not None and not of_resources:
+        raise UsageError(f"--per {per}: goes with --resources.")
 
 
 def to_json(summary: Overview, chosen: Sequence[RunStatus], news: dict[str, Progress]) -> dict[str, Json]:
@@ -117,6 +153,49 @@ def _print(summary: Overview) -> None:
         click.echo("\n".join(styled(line) for line in terminal_lines(summary, width)))
     else:
         click.echo("\n".join(pipe_lines(summary)))
+
+
+def _usage(
+    opened: Collection, snapshot: Snapshot, chosen: Sequence[RunStatus], per: str | None
+) -> tuple[str, list[Usage]]:
+    """Return the axis of the rows (empty: there is none), and the rows.
+
+    Raises:
+        UsageError: the collection has no axis `per`.
+    """
+    from dataclasses import replace
+
+    from slurmkit.collection.submit import resources_of
+    from slurmkit.names import did_you_mean
+    from slurmkit.usage import usage
+
+    axes = opened.axes
+    if per is not None and per not in axes:
+        raise UsageError(f"--per {per}: {opened.name} has no axis of that name. {did_you_mean(per, axes)}")
+    free = [axis for axis in axes if axis != opened.seed_axis]
+    axis = per or next((axis for axis in free if len(axes[axis]) > 1), next(iter(free), ""))
+    header, attempts = snapshot.records.header, snapshot.ledger.attempts
+    asked: dict[str, Resources] = {}
+    rows = {row.id: row for row in snapshot.rows}
+    for run in chosen:
+        attempt = attempts.get(run.id)
+        changed: dict[str, Json] = (attempt.changes or {}).get("resources", {}) if attempt else {}
+        asked[run.id] = replace(resources_of(rows[run.id], header), **changed)
+    return axis, usage(chosen, asked, axis)
+
+
+def _print_usage(name: str, axis: str, rows: Sequence[Usage]) -> None:
+    import shutil
+    import sys
+
+    from slurmkit.cli.render import styled
+    from slurmkit.cli.usage import pipe_lines, terminal_lines
+
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        click.echo("\n".join(styled(line) for line in terminal_lines(name, axis, rows, width)))
+    else:
+        click.echo("\n".join(pipe_lines(name, axis, rows)))
 
 
 def print_lines(project: Project, *, as_json: bool, leave_out: str = "") -> None:
