@@ -92,6 +92,8 @@ class JobState(StrEnum):
 SLURM_WORDS: dict[str, JobState] = {
     "PENDING": JobState.PENDING,
     "CONFIGURING": JobState.PENDING,
+    "EXPEDITING": JobState.PENDING,
+    "POWER_UP_NODE": JobState.PENDING,
     "REQUEUED": JobState.PENDING,
     "REQUEUE_FED": JobState.PENDING,
     "REQUEUE_HOLD": JobState.PENDING,
@@ -114,5 +116,9 @@ SLURM_WORDS: dict[str, JobState] = {
     "PREEMPTED": JobState.PREEMPTED,
     "NODE_FAIL": JobState.NODE_FAIL,
     "BOOT_FAIL": JobState.NODE_FAIL,
+    "RECONFIG_FAIL": JobState.NODE_FAIL,
 }
-"""Slurm's job state words (``man sacct``, JOB STATE CODES) in our terms."""
+"""Slurm's job state words (``man squeue``, JOB STATE CODES, 22.05 to 25.05) in our terms.
+
+Left out, so that it shows as unknown: LAUNCH_FAILED and UPDATE_DB, which say nothing of where the job goes from there.
+"""

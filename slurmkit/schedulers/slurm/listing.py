@@ -247,5 +247,6 @@ def _exit(text: str) -> Exit | None:
 
 
 def _wait_status(status: int) -> Exit:
-    """Split what squeue prints as the exit code: the status of wait(2)."""
-    return Exit(status >> 8 & 0xFF, status & 0x7F)
+    """Split what squeue prints as the exit code: the status of wait(2). With a signal, the other byte is no code."""
+    number = status & 0x7F
+    return Exit(0 if number else status >> 8 & 0xFF, number)

@@ -228,7 +228,7 @@ def _ended(row: JobRow, seen: QueueRow | None, user_name: Callable[[int], str]) 
     by = _CANCELLED_BY.fullmatch(row.state)
     if by is not None:
         word = f"CANCELLED by {user_name(int(by[1]))}"
-    elif state is JobState.CANCELLED and not ran and row.reason in _WAITED_IN_VAIN:  # a person's cancel says by whom
+    elif state is JobState.CANCELLED and not ran and _waited_in_vain(row, seen):  # a person's cancel says by whom
         state = JobState.DEPENDENCY_FAILED
     shown = row.exit
     if state in {JobState.FAILED, JobState.OUT_OF_MEMORY}:
@@ -247,6 +247,10 @@ def _ended(row: JobRow, seen: QueueRow | None, user_name: Callable[[int], str]) 
         started_at=_utc(row.start) if ran else None,
         ended_at=_utc(row.end),
     )
+
+
+def _waited_in_vain(row: JobRow, seen: QueueRow | None) -> bool:
+    return row.reason in _WAITED_IN_VAIN or (seen is not None and seen.reason == "DependencyNeverSatisfied")
 
 
 def _memory_end(row: JobRow, state: JobState) -> tuple[JobState, str, Exit | None]:

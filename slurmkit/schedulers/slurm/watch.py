@@ -163,9 +163,10 @@ def _poll(before: _Poll, jobs: Mapping[str, str]) -> _Poll:
             before.taken_at, before.asked, before.squeue, before.sacct, before.no_accounting, time.time(), str(error)
         )
     poll = _Poll(now, asked, squeue)
-    wanted = _not_active({job: name for job, (name, _) in asked.items()}, parse_squeue(squeue))
+    queue = parse_squeue(squeue)
+    wanted = _not_active({job: name for job, (name, _) in asked.items()}, queue)
     try:
-        poll.sacct = "".join(_sacct(chunk) for chunk in _chunks(_compact(wanted)))
+        poll.sacct = "".join(_sacct(chunk) for chunk in _chunks(_compact(wanted, queue)))
     except SchedulerError as error:
         poll.no_accounting = str(error).removeprefix("sacct: ")
     return poll
@@ -181,13 +182,20 @@ def _sacct(ids: str) -> str:
     )
 
 
-def _compact(job_ids: Iterable[str]) -> list[str]:
-    """Name jobs for sacct: single tasks of an array where they are few, the array where they are many."""
+def _compact(job_ids: Iterable[str], queue: Table[QueueRow]) -> list[str]:
+    """Name jobs for sacct: single tasks of an array where they are few, the array where they are many.
+
+    A task that ended before it started is found by its array only: accounting keeps such tasks folded, and does not
+    look into the fold.
+    """
     arrays: dict[str, list[str]] = defaultdict(list)
     for job_id in job_ids:
         arrays[job_id.partition("_")[0]].append(job_id)
-    named = ([array] if len(tasks) >= _WHOLE_ARRAY_FROM else sorted(tasks) for array, tasks in sorted(arrays.items()))
-    return [job_id for names in named for job_id in names]
+    names: list[str] = []
+    for array, tasks in sorted(arrays.items()):
+        single = len(tasks) < _WHOLE_ARRAY_FROM and all(any(row.nodes for row in queue.rows(task)) for task in tasks)
+        names += sorted(tasks) if single else [array]
+    return names
 
 
 def _chunks(ids: list[str]) -> Iterable[str]:
