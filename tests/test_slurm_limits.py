@@ -265,6 +265,10 @@ def test_where_nothing_is_enforced_no_limit_is_asked_for(tmp_path, fake_slurm):
     assert fake_slurm() == asked
 
 
+def test_limits_that_cannot_be_asked_for_are_left_to_the_submission(no_slurm):
+    assert Limits.from_json(record()).room(Resources()) is None
+
+
 def test_a_person_without_a_name_is_a_number(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 3_000_000_000)
     assert limits._user() == "3000000000"

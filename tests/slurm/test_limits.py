@@ -6,7 +6,6 @@ import pytest
 from slurm_cluster import Cluster, ClusterError
 
 from slurmkit import files
-from slurmkit.errors import SchedulerError
 from slurmkit.resources import Resources
 from slurmkit.schedulers import Room
 from slurmkit.schedulers.slurm.limits import Limits
@@ -106,10 +105,7 @@ def test_without_the_controller_what_is_known_serves(cluster, tmp_path):
     record = files.read_json(tmp_path / "cluster.json")
     files.write_json(tmp_path / "cluster.json", {**record, "asked_at": record["asked_at"] - 7200})
     cluster.stop_controller()
-    assert Limits.load(tmp_path) == known
-    assert known.room(Resources(qos="few")) is None
-    with pytest.raises(SchedulerError, match="scontrol"):
-        Limits.load(tmp_path / "new")
+    assert Limits.load(tmp_path) == known  # after the ten seconds for which Slurm's programs try
 
 
 def test_a_cluster_without_accounting_has_no_limit_of_jobs(bare_cluster, tmp_path, monkeypatch):
