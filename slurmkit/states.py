@@ -86,7 +86,7 @@ class JobState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether the scheduler is done with the job."""
-        return self not in {JobState.PENDING, JobState.RUNNING}
+        return self is not JobState.PENDING and self is not JobState.RUNNING
 
 
 SLURM_WORDS: dict[str, JobState] = {

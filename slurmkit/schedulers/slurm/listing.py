@@ -4,6 +4,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 SQUEUE_FIELDS = (
@@ -230,6 +231,7 @@ def _job_row(fields: Sequence[str]) -> JobRow:
     )
 
 
+@lru_cache(maxsize=4096)  # thousands of rows, few sizes
 def memory_mb(text: str) -> float | None:
     """Read ``3132K``, ``8000M``, ``4Gn`` (a node) or ``2Gc`` (a CPU); a bare number is bytes. None: not known, or 0."""
     match = _MEMORY.match(text)
@@ -241,6 +243,7 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
+@lru_cache(maxsize=1024)  # thousands of rows, few ways to end
 def _exit(text: str) -> Exit | None:
     code, _, number = text.partition(":")
     return Exit(int(code), int(number)) if code.isdigit() and number.isdigit() else None

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from slurmkit.resources import format_duration, format_memory
 from slurmkit.schedulers import JobReport
@@ -19,6 +20,10 @@ _OOM_EXIT = Exit(0, 125)
 
 _COULD_NOT_START = Exit(0, 53)
 """What a node answers that cannot open a job's log or enter its folder; nothing of the job was run (22.05)."""
+
+_FAILED = frozenset({JobState.FAILED, JobState.OUT_OF_MEMORY})
+_TELLS_EXIT = _FAILED | {JobState.COMPLETED}
+"""States of jobs whose script ended by itself."""
 
 _CANCELLED_BY = re.compile(r"CANCELLED by (\d+)")
 
@@ -231,7 +236,7 @@ def _ended(row: JobRow, seen: QueueRow | None, user_name: Callable[[int], str]) 
     elif state is JobState.CANCELLED and not ran and _waited_in_vain(row, seen):  # a person's cancel says by whom
         state = JobState.DEPENDENCY_FAILED
     shown = row.exit
-    if state in {JobState.FAILED, JobState.OUT_OF_MEMORY}:
+    if state in _FAILED:
         state, step, shown = _memory_end(row, state)
         word = "OUT_OF_MEMORY" if state is JobState.OUT_OF_MEMORY else word
     peak = max((one.max_rss_mb for one in row.steps if one.max_rss_mb), default=None)
@@ -269,7 +274,7 @@ def _memory_end(row: JobRow, state: JobState) -> tuple[JobState, str, Exit | Non
 
 def _process_end(ended: Exit | None, state: JobState, ran: bool) -> tuple[int | None, int | None]:
     """Return exit code and signal of the script, where Slurm tells them: for what it ended itself it shows 0:0."""
-    if ended is None or not ran or state not in {JobState.COMPLETED, JobState.FAILED, JobState.OUT_OF_MEMORY}:
+    if ended is None or not ran or state not in _TELLS_EXIT:
         return None, None
     if ended in {_OOM_EXIT, _COULD_NOT_START}:  # no signals, but numbers of Slurm's own
         return None, None
@@ -277,7 +282,7 @@ def _process_end(ended: Exit | None, state: JobState, ran: bool) -> tuple[int | 
 
 
 def _exit_words(ended: Exit | None, state: JobState, step: str = "") -> list[str]:
-    if ended is None or state not in {JobState.FAILED, JobState.OUT_OF_MEMORY} or ended == Exit(0, 0):
+    if ended is None or state not in _FAILED or ended == Exit(0, 0):
         return []
     if ended == _COULD_NOT_START:
         return ["exit 0:53: the node could not open the job's log or enter its folder"]
@@ -311,5 +316,6 @@ def _on(nodes: str) -> str:
     return f", on {nodes}" if nodes else ""
 
 
+@lru_cache(maxsize=8192)
 def _utc(seconds: int | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None
