@@ -95,6 +95,7 @@ class Overview:
         notes: evidence of runs whose state is unknown, to how many.
         eta_s: estimated seconds until all that is under way has ended; None: nothing to estimate from.
         next_command: what to type next; empty: nothing.
+        problem: why a scheduler could not be asked, and since when what is shown is so; empty: all could.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Overview:
     notes: dict[str, int]
     eta_s: float | None
     next_command: str
+    problem: str = ""
 
     @property
     def headline(self) -> str:

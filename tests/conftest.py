@@ -14,6 +14,8 @@ import pytest
 
 from slurmkit.files import try_lock
 
+pytest_plugins = ["slurm_fixtures"]
+
 TRAINER = '''\
 """A trainer for tests: does what its config says."""
 import json, os, pathlib, sys, time

@@ -17,8 +17,7 @@ import psutil
 from slurm_cluster import Cluster, ClusterError, lacking
 from slurm_config import KINDS
 
-CHECKOUT = Path(__file__).parent.parent
-RECORD = CHECKOUT / ".slurm-cluster"
+RECORD = Path(".slurm-cluster")  # in the current folder: the checkout
 DOWN_TIMEOUT_S = 60
 
 
@@ -84,7 +83,7 @@ def _holder() -> psutil.Process | None:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    folder = os.open(CHECKOUT, os.O_RDONLY)
+    folder = os.open(".", os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from slurm_config import CLUSTER_NAME, DATABASE_OPTIONS, KINDS, accounting_port, write_configuration
 
@@ -59,8 +59,8 @@ class Cluster:
                 pass_fds=[lock.fileno()],
                 start_new_session=True,  # Ctrl-C is for the tests; they stop the cluster
             )
-
         self.folder = Path(self._answer())
+        self._ended: set[str] = set()
         self.env = {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def __enter__(self) -> Self:
@@ -111,13 +111,13 @@ class Cluster:
         return self.run("sacct", *options).splitlines()
 
     def kill_node(self, name: str, *, with_jobs: bool = True) -> None:
-        """Kill slurmd of a node: NODE_FAIL follows, SlurmdTimeout later.
+        """Kill slurmd of a node: NODE_FAIL follows when slurmctld has noticed, some 17 s later.
 
         Args:
             name: the node.
             with_jobs: kill its jobs too, as a power cut does; without, they live on unseen, as behind a cut cable.
         """
-        self._order(end=name, signal=signal.SIGKILL)
+        self._end_daemon(name, signal.SIGKILL)
         if with_jobs:
             self._order(end_jobs=name)
 
@@ -127,7 +127,7 @@ class Cluster:
 
     def stop_controller(self) -> None:
         """End slurmctld in good order, its state saved: Slurm's commands find nobody."""
-        self._order(end="slurmctld", signal=signal.SIGTERM)
+        self._end_daemon("slurmctld", signal.SIGTERM)
 
     def start_controller(self) -> None:
         """Start slurmctld, and wait until it answers."""
@@ -136,12 +136,23 @@ class Cluster:
 
     def stop_accounting(self) -> None:
         """End slurmdbd: sacct and sacctmgr find nobody; slurmctld keeps what it would tell."""
-        self._order(end="slurmdbd", signal=signal.SIGTERM)
+        self._end_daemon("slurmdbd", signal.SIGTERM)
 
     def start_accounting(self) -> None:
         """Start slurmdbd, and wait until it answers."""
         self._start_daemon("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=str(self.folder / "database.socket"))
         self.wait(lambda: _answers(socket.AF_INET, ("localhost", accounting_port(self._port))), "slurmdbd answers")
+
+    def reset(self) -> None:
+        """Start what was stopped or killed, cancel every job, and wait until the cluster is idle."""
+        if "slurmdbd" in self._ended:
+            self.start_accounting()
+        if "slurmctld" in self._ended:
+            self.start_controller()
+        for name in self._ended & set(self.nodes):
+            self.start_node(name)
+        self.cancel_all()
+        self.wait_idle()
 
     def cancel_all(self) -> None:
         """Cancel every job."""
@@ -156,12 +167,14 @@ class Cluster:
         """Wait until a condition holds.
 
         Raises:
-            ClusterError: it does not within the time.
+            ClusterError: it does not within the time, or a daemon ended untold meanwhile.
         """
         deadline = time.monotonic() + timeout_s
         while not done():
-            if self._keeper.poll() is not None or time.monotonic() > deadline:
-                raise ClusterError(f"not within {timeout_s:.0f} s: {what}\n{self._last_words()}")
+            fallen = self._order(fallen=True)
+            if fallen or time.monotonic() > deadline:
+                why = f"ended: {', '.join(fallen)}" if fallen else f"waited {timeout_s:.0f} s"
+                raise ClusterError(f"not so: {what} ({why})\n{self._last_words()}")
             time.sleep(0.03)
 
     def _start(self) -> None:
@@ -199,14 +212,19 @@ class Cluster:
     def _node_states(self) -> set[str]:
         return set(self.run("sinfo", "-h", "-N", "-o", "%t").split())
 
+    def _end_daemon(self, name: str, number: signal.Signals) -> None:
+        self._order(end=name, signal=number)
+        self._ended.add(name)
+
     def _start_daemon(self, name: str, *command: str, **environment: str) -> None:
+        self._ended.discard(name)
         self._order(start=name, command=command, environment={**self.env, **environment})
 
-    def _order(self, **order: object) -> int:
+    def _order(self, **order: object) -> Any:
         assert self._keeper.stdin is not None
         self._keeper.stdin.write(json.dumps(order) + "\n")
         self._keeper.stdin.flush()
-        return int(self._answer())
+        return json.loads(self._answer())
 
     def _answer(self) -> str:
         assert self._keeper.stdout is not None

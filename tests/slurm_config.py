@@ -17,18 +17,21 @@ class Kind:
         cpus: of each node, declared; the machine may have fewer.
         accounting: whether slurmdbd and MariaDB run.
         memory_limits: whether cgroups (v1) hold each job to its memory, so that OUT_OF_MEMORY is real.
+        usage_interval_s: how often each step reads all of /proc for its usage. With 1 s, 500 jobs at once leave two
+            CPUs no time for anything else.
     """
 
     nodes: int
     cpus: int
     accounting: bool
     memory_limits: bool
+    usage_interval_s: int
 
 
 KINDS = {
-    "memory": Kind(nodes=1, cpus=64, accounting=True, memory_limits=True),
-    "nodes": Kind(nodes=4, cpus=128, accounting=True, memory_limits=False),
-    "bare": Kind(nodes=4, cpus=128, accounting=False, memory_limits=False),
+    "memory": Kind(nodes=1, cpus=64, accounting=True, memory_limits=True, usage_interval_s=1),
+    "nodes": Kind(nodes=4, cpus=64, accounting=True, memory_limits=False, usage_interval_s=30),
+    "bare": Kind(nodes=4, cpus=64, accounting=False, memory_limits=False, usage_interval_s=30),
 }
 
 SLURM_CONF = """\
@@ -38,8 +41,9 @@ SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-# cred_expire is also how long a requeued job waits before it can start again (default 120 s)
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+# cred_expire is also how long a requeued job waits before it can start again; 120 s by default and for values below 5.
+# A launch that takes longer fails.
+AuthInfo=socket={folder}/munge.socket,cred_expire=8
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -50,12 +54,12 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf_interval=1,default_queue_depth=1000
 JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=1
+JobAcctGatherFrequency={usage_interval_s}
 MpiDefault=none
 ReturnToService=2
 SlurmdParameters=config_overrides
 SlurmdTimeout=6
-MessageTimeout=10
+MessageTimeout=5
 KillWait=3
 MinJobAge=60
 MaxArraySize=1001
@@ -128,6 +132,7 @@ def write_configuration(folder: Path, kind: Kind, nodes: tuple[str, ...], first_
         port=controller_port(first_port),
         proctrack="cgroup" if kind.memory_limits else "linuxproc",
         task="cgroup" if kind.memory_limits else "none",
+        usage_interval_s=kind.usage_interval_s,
         accounting=ACCOUNTING.format(**accounting) if kind.accounting else NO_ACCOUNTING,
         nodes="".join(rows),
     )

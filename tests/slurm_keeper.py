@@ -7,6 +7,7 @@ keeper kills everything below it, removes the folder and the cgroups of the node
     {"start": NAME, "command": [...], "environment": {...}}    answer: its process id
     {"end": NAME, "signal": NUMBER}                            answer, once it is gone: its exit code
     {"end_jobs": NODE}                                         kill all jobs on a node; answer: how many processes
+    {"fallen": true}                                           answer: the daemons that ended untold
 
 Usage: slurm_keeper.py [NODE...]
 """
@@ -57,17 +58,20 @@ class Keeper:
 
     def end(self) -> None:
         """Kill every process below this one, then remove the cgroups and the folder."""
+        deadline = time.monotonic() + END_TIMEOUT_S
         while below := _living_below():
             for process in below:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+            self._thaw()
             self._reap()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{below}: alive {END_TIMEOUT_S} s after SIGKILL")
             time.sleep(0.02)
-        for node in self.nodes:
-            _remove_cgroups(node)
+        self._remove_cgroups()
         shutil.rmtree(self.folder)
 
-    def _carry_out(self, order: dict[str, Any]) -> int:
+    def _carry_out(self, order: dict[str, Any]) -> int | list[str]:
         if "start" in order:
             with (self.folder / "log" / order["start"]).open("ab") as log:
                 daemon = subprocess.Popen(
@@ -85,7 +89,31 @@ class Keeper:
             daemon = self.daemons.pop(order["end"])
             daemon.send_signal(order["signal"])
             return daemon.wait(END_TIMEOUT_S)
-        return _end_jobs(order["end_jobs"])
+        if "end_jobs" in order:
+            return _end_jobs(order["end_jobs"])
+        return [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
+
+    def _cgroups(self, controller: str) -> Iterator[Path]:
+        """Yield the cgroups that Slurm made for the nodes, the innermost first."""
+        for node in self.nodes:
+            for top in CGROUPS.glob(f"{controller}/slurm_{node}"):
+                yield from (Path(path) for path, _, _ in os.walk(top, topdown=False))
+
+    def _thaw(self) -> None:
+        """Let suspended jobs run: a frozen process does not die of SIGKILL."""
+        for path in self._cgroups("freezer"):
+            with contextlib.suppress(FileNotFoundError):  # slurmstepd removes them too
+                (path / "freezer.state").write_text("THAWED")
+
+    def _remove_cgroups(self) -> None:
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while left := list(self._cgroups("*")):
+            for path in left:
+                with contextlib.suppress(OSError):  # busy for a moment after its last process was killed
+                    path.rmdir()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{left[-1]}: in use {END_TIMEOUT_S} s after all processes were killed")
+            time.sleep(0.01)
 
     def _reap(self) -> None:
         """Collect orphans that ended; a daemon's own exit code stays for its Popen."""
@@ -122,23 +150,6 @@ def _end_jobs(node: str) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     return len(jobs)
-
-
-def _cgroups(node: str) -> Iterator[Path]:
-    """Yield the cgroups that slurmd of a node made, the innermost first."""
-    for top in CGROUPS.glob(f"*/slurm_{node}"):
-        yield from (Path(path) for path, _, _ in os.walk(top, topdown=False))
-
-
-def _remove_cgroups(node: str) -> None:
-    deadline = time.monotonic() + END_TIMEOUT_S
-    while left := list(_cgroups(node)):
-        for path in left:
-            with contextlib.suppress(OSError):  # busy for a moment after its last process was killed
-                path.rmdir()
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{left[-1]}: still in use {END_TIMEOUT_S} s after all processes were killed")
-        time.sleep(0.01)
 
 
 def main() -> None:

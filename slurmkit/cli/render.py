@@ -204,6 +204,8 @@ def _detail_lines(summary: Overview) -> list[Line]:
         lines.append([(f"{count} blocked", "yellow"), (f"  {why}", "")])
     if len(summary.blocked) > 5:
         lines.append([(f"... blocked by {len(summary.blocked) - 5} more runs", "yellow")])
+    if summary.problem:
+        lines.append([(summary.problem, "red")])
     for why, count in summary.notes.items():
         lines.append([(f"{count} unknown", "yellow"), (f"  {why}", "")])
     if summary.retired:

@@ -11,7 +11,7 @@ from slurmkit import files
 from slurmkit.cli.common import collection_argument, narrate, open_collection, select, selection_options
 from slurmkit.collection import Collection
 from slurmkit.collection.look import look, read_progress, summarise
-from slurmkit.errors import SlurmkitError, UsageError
+from slurmkit.errors import SchedulerError, SlurmkitError, UsageError
 from slurmkit.overview import OVERVIEW_SCHEMA, Overview
 from slurmkit.project import Project
 from slurmkit.records import Json, Progress, RunStatus
@@ -63,7 +63,8 @@ def status(
         follow(opened)
         return
     if plain:
-        _print(look(opened))
+        summary = look(opened)
+        _print(summary)
     else:
         snapshot = opened.snapshot()
         everyone = snapshot.statuses()
@@ -71,6 +72,7 @@ def status(
         if as_list:
             for run in chosen:
                 click.echo(f"{run.id}  {run.state:<9}  {run.reason or '-':<12}  {run.attempt:>2}  {run.name}")
+            _fail_for(snapshot.problem)
             return
         if of_resources and not as_json:
             _print_usage(opened.name, *_usage(opened, snapshot, chosen, per))
@@ -83,10 +85,21 @@ def status(
                 axis, rows = _usage(opened, snapshot, chosen, per)
                 record["resources"] = {"axis": axis, "values": [row.to_json() for row in rows]}
             click.echo(files.json_line(record), nl=False)
-            return
-        _print(summary)
-    if name is None and not filtered:
+        else:
+            _print(summary)
+    if name is None and plain:
         print_lines(opened.project, as_json=False, leave_out=opened.name)
+    _fail_for(summary.problem)
+
+
+def _fail_for(problem: str) -> None:
+    """End the command, once all is shown, with what keeps it from being up to date.
+
+    Raises:
+        SchedulerError: there is such a problem.
+    """
+    if problem:
+        raise SchedulerError(problem)
 
 
 def _refuse_together(*, watch: bool, plain: bool, as_list: bool, of_resources: bool, per: str | None) -> None:
@@ -123,6 +136,7 @@ def to_json(summary: Overview, chosen: Sequence[RunStatus], news: dict[str, Prog
         "blocked": summary.blocked,
         "eta_s": summary.eta_s,
         "next_command": summary.next_command,
+        "problem": summary.problem,
         "runs": [
             {
                 "id": run.id,

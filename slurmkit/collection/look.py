@@ -1,6 +1,7 @@
 """A collection at a glance: its overview now, kept for as long as nothing can change it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from slurmkit import files
 from slurmkit.collection import Collection
@@ -27,7 +28,7 @@ def summarise(
     opened: Collection, snapshot: Snapshot, chosen: Sequence[RunStatus], news: dict[str, Progress]
 ) -> Overview:
     """Sum up the chosen runs of a collection."""
-    return overview(
+    summary = overview(
         opened.name,
         opened.commit,
         chosen,
@@ -39,6 +40,7 @@ def summarise(
             word for word, rule in opened.records.header["definition"]["on_failure"].items() if rule["changes"]
         ],
     )
+    return replace(summary, problem=snapshot.problem)
 
 
 def read_progress(statuses: Sequence[RunStatus]) -> dict[str, Progress]:
@@ -71,7 +73,7 @@ def _remembered(opened: Collection) -> Overview | None:
 def _remember(opened: Collection, summary: Overview) -> None:
     """Keep the overview of a collection at rest: large ones are then shown in no time."""
     can_be_blocked = bool(opened.records.header["definition"]["needs"])
-    if not (summary.settled if can_be_blocked else summary.at_rest):
+    if summary.problem or not (summary.settled if can_be_blocked else summary.at_rest):
         return
     record = {"schema": OVERVIEW_SCHEMA, "fingerprint": opened.records.fingerprint(), "overview": summary.to_json()}
     try:
