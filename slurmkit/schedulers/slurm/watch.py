@@ -10,7 +10,7 @@ import pwd
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class _Poll:
 
     Attributes:
         taken_at: when it began, in seconds since 1970; 0: never.
+        answered_at: when it had its answer: its age counts from here, so that a slow answer still serves who waited.
         asked: ids that it covers, with the job's name and when somebody last asked for it.
         squeue, sacct: what these printed.
         no_accounting: why sacct told nothing; empty: it did, or was not needed.
@@ -58,6 +59,7 @@ class _Poll:
     """
 
     taken_at: float = 0.0
+    answered_at: float = 0.0
     asked: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]])
     squeue: str = ""
     sacct: str = ""
@@ -78,11 +80,12 @@ class _Poll:
 class Watch:
     """Where jobs stand, as Slurm shows it, at the cost of one poll for all shells.
 
-    Args:
+    Attributes:
         folder: where answers are kept; one for each project and cluster. Made if it is not there.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._kept = folder / "poll.json"
         self._lock = folder / "poll.lock"
         self._changed = folder / "changed.json"
@@ -116,11 +119,11 @@ class Watch:
             files.write_json(self._changed, self._not_before, mode=0o600, durable=False)
 
     def _usable(self, poll: _Poll, jobs: Mapping[str, str]) -> bool:
-        now = time.time()
-        if poll.failure:
-            return 0.0 <= now - poll.failed_at < POLL_INTERVAL_S
-        changed = max(self._not_before, self._last_change())
-        return poll.taken_at > changed and 0.0 <= now - poll.taken_at < POLL_INTERVAL_S and poll.covers(jobs)
+        """Say whether an answer, or a failure to get one, is young enough; a failure is one for all jobs."""
+        begin, end = (poll.failed_at, poll.failed_at) if poll.failure else (poll.taken_at, poll.answered_at)
+        if begin <= max(self._not_before, self._last_change()) or not 0.0 <= time.time() - end < POLL_INTERVAL_S:
+            return False
+        return bool(poll.failure) or poll.covers(jobs)
 
     def _last_change(self) -> float:
         try:
@@ -159,16 +162,15 @@ def _poll(before: _Poll, jobs: Mapping[str, str]) -> _Poll:
     try:
         squeue = call(*_SQUEUE, f"--user={os.getuid()}")
     except OutOfReachError as error:
-        return _Poll(
-            before.taken_at, before.asked, before.squeue, before.sacct, before.no_accounting, time.time(), str(error)
-        )
-    poll = _Poll(now, asked, squeue)
+        return replace(before, failed_at=time.time(), failure=str(error))
+    poll = _Poll(taken_at=now, asked=asked, squeue=squeue)
     queue = parse_squeue(squeue)
     wanted = _not_active({job: name for job, (name, _) in asked.items()}, queue)
     try:
         poll.sacct = "".join(_sacct(chunk) for chunk in _chunks(_compact(wanted, queue)))
     except SchedulerError as error:
         poll.no_accounting = str(error).removeprefix("sacct: ")
+    poll.answered_at = time.time()
     return poll
 
 
