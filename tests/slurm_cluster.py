@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 from slurm_config import CLUSTER_NAME, DATABASE_OPTIONS, KINDS, accounting_port, write_configuration
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "sbatch", "sacctmgr")
@@ -100,6 +101,11 @@ class Cluster:
         """Submit a line of shell; return the job's id. Its output is ``out/%j`` in the folder of the cluster."""
         given = ["--chdir", str(self.folder / "out"), "--output", "%j", *options, "--wrap", script]
         return self.run("sbatch", "--parsable", *given).strip()
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all processes of the cluster: the keeper, the daemons, and what jobs started."""
+        keeper = psutil.Process(self._keeper.pid)
+        return [keeper, *keeper.children(recursive=True)]
 
     def states(self, job_id: str) -> list[str]:
         """Return the state of each job or array task that squeue knows by an id, ended ones included."""
@@ -197,7 +203,7 @@ class Cluster:
 
     def _start_database(self) -> None:
         data = self.folder / "database"
-        options = [*DATABASE_OPTIONS, f"--datadir={data}"]
+        options = [*DATABASE_OPTIONS, f"--datadir={data}", f"--tmpdir={self.folder}"]
         self.run("mariadb-install-db", *options, "--auth-root-authentication-method=normal", "--skip-test-db")
         path = str(self.folder / "database.socket")
         self._start_daemon("mariadbd", "mariadbd", *options, f"--socket={path}")
