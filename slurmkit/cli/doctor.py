@@ -7,28 +7,44 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 
 from slurmkit import __version__, files, pin
-from slurmkit.cli.common import plural
-from slurmkit.errors import SlurmkitError
+from slurmkit.cli.common import narrate, plural
+from slurmkit.errors import SchedulerError, SlurmkitError
 from slurmkit.project import RUNS_VARIABLE, Project
 from slurmkit.resources import format_memory
-
-Finding = tuple[str, str, str]
-"""(``ok``, ``warning`` or ``problem``; what was looked at; what was found)."""
+from slurmkit.schedulers import OutOfReachError
+from slurmkit.schedulers.slurm import probe
+from slurmkit.schedulers.slurm.probe import Finding
 
 
 @click.command()
-def doctor() -> None:
-    """Check git, the runs folder, the local queue and the machine.
+@click.option("--no-job", is_flag=True, help="Do not run the tiny job array on Slurm.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.IntRange(1),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for what the job array shows.",
+)
+@click.option("--partition", metavar="NAME", help="Run it there; else where jobs go that name no partition.")
+def doctor(*, no_job: bool, wait_s: int, partition: str | None) -> None:
+    """Check git, the runs folder, the local queue, the machine and Slurm.
+
+    Where Slurm answers, a tiny job array (3 tasks, 1 CPU each, at most 2 minutes) shows whether signals, requeueing,
+    memory limits, accounting and the shared folder work as runs need them; it is cancelled at the end.
 
     Exits with 1 if something would keep runs from working.
     """
     project = Project.discover()
-    checks: list[Callable[[Project], Iterator[Finding]]] = [_versions, _git, _runs, _queue, _slurm]
+    slurm = partial(_slurm, job=not no_job, wait_s=wait_s, partition=partition)
+    checks: list[Callable[[Project], Iterator[Finding]]] = [_versions, _git, _runs, _queue, slurm]
     worst = 0
     for check in checks:
         for verdict, what, found in check(project):
@@ -92,6 +108,20 @@ def _queue(project: Project) -> Iterator[Finding]:
     yield "ok", "local queue", f"{gives} for runs side by side; its supervisor {'is at work' if alive else 'rests'}"
 
 
-def _slurm(_project: Project) -> Iterator[Finding]:
-    sbatch = shutil.which("sbatch")
-    yield "ok", "Slurm", f"sbatch at {sbatch}" if sbatch else "not on this machine; runs go to the local queue"
+def _slurm(project: Project, *, job: bool, wait_s: int, partition: str | None) -> Iterator[Finding]:
+    if shutil.which("sbatch") is None:
+        yield "ok", "Slurm", "not on this machine; runs go to the local queue"
+        return
+    folder = project.runs if project.runs.exists() else project.root
+    try:
+        # An attempt to clean up that comes while a node still writes must not hide what was found.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-", ignore_cleanup_errors=True) as scratch:
+            yield from probe.cluster(Path(scratch))
+            if job:
+                yield from probe.jobs(Path(scratch), partition, wait_s, narrate)
+    except OutOfReachError as error:
+        yield "warning", "Slurm", f"out of reach: {error}; runs can go to the local queue"
+    except SchedulerError as error:
+        yield "problem", "Slurm", str(error)
+    except OSError as error:
+        yield "problem", "Slurm", f"not looked at, for it needs a folder: {error}"

@@ -1,0 +1,97 @@
+"""What doctor finds out about real clusters, through the installed command; nothing of it stays."""
+
+import os
+import signal
+import time
+
+from conftest import Workplace
+from slurm_cluster import Cluster
+
+
+class OnCluster(Workplace):
+    """A project whose commands talk to a throw-away cluster."""
+
+    cluster: Cluster
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | self.cluster.env
+
+    def doctor(self, *words: str) -> dict[str, tuple[str, str]]:
+        """Return what doctor looked at, to its verdict and what it found."""
+        lines = self.slurmkit("doctor", *words, exit_code=None).stdout.splitlines()
+        rows = [(line[:8].strip(), *line[9:].split(": ", 1)) for line in lines]
+        return {what: (verdict, found) for verdict, what, found in rows}
+
+    def remains(self) -> list[str]:
+        """Return the folders of doctor, and the jobs that squeue lists."""
+        folders = [path.name for path in self.root.rglob(".doctor-*")]
+        return folders + self.cluster.run("squeue", "--noheader").splitlines()
+
+
+def on(workplace: Workplace, cluster: Cluster) -> OnCluster:
+    place = OnCluster(workplace.root)
+    place.cluster = cluster
+    place.runs.mkdir()
+    return place
+
+
+def test_doctor_sees_signals_requeueing_accounting_and_the_shared_folder(workplace, nodes_cluster):
+    place = on(workplace, nodes_cluster)
+    found = place.doctor("--wait", "50", "--partition", "urgent")
+    assert "cluster throwaway" in found["Slurm"][1]
+    assert found["partition main"] == ("ok", "no time limit, 62.5 GB a node, the default")
+    assert found["partition short"][1].startswith("up to 1m00s")
+    assert "below 1001" in found["array limit"][1]
+    assert found["USR2 before the limit"] == ("ok", "delivered to the batch process")
+    assert found["requeue"] == ("ok", "a job that is queued again starts again")
+    assert found["out of memory"][0] == "warning"
+    assert "does not enforce memory" in found["out of memory"][1]
+    assert found["accounting"][0] == found["shared folder"][0] == "ok"
+    assert place.remains() == []
+
+
+def test_doctor_sees_out_of_memory_and_says_what_it_did_not_wait_for(workplace, memory_cluster):
+    place = on(workplace, memory_cluster)
+    found = place.doctor("--wait", "4")  # USR2 comes 5 s after the start or later, a second start after 8 s
+    assert found["out of memory"] == ("ok", "a task that takes too much is ended, and shown as OUT_OF_MEMORY")
+    assert found["USR2 before the limit"] == ("warning", "not seen within 4 s")
+    assert found["requeue"][1].startswith("second start not seen within 4 s (clusters wait up to 2 minutes)")
+    assert place.remains() == []
+
+
+def test_a_job_that_does_not_start_is_a_warning_with_the_reason_and_is_cancelled(workplace, nodes_cluster):
+    place = on(workplace, nodes_cluster)
+    found = place.doctor("--wait", "3", "--partition", "short")  # takes a minute at most, and doctor asks for two
+    assert found["test job"][0] == "warning"
+    assert "PartitionTimeLimit" in found["test job"][1]
+    assert place.remains() == []
+
+
+def test_sbatch_that_refuses_is_a_problem_in_its_own_words(workplace, nodes_cluster):
+    place = on(workplace, nodes_cluster)
+    verdict, found = place.doctor("--partition", "nowhere; touch here")["test job"]
+    assert verdict == "problem"
+    assert "invalid partition" in found
+    assert not (place.root / "here").exists()
+
+
+def test_without_a_job_only_the_controller_is_asked(workplace, nodes_cluster):
+    place = on(workplace, nodes_cluster)
+    before = nodes_cluster.run("squeue", "--noheader", "--states=all", "--format=%F").splitlines()
+    found = place.doctor("--no-job")
+    assert "partition main" in found
+    assert "requeue" not in found
+    assert nodes_cluster.run("squeue", "--noheader", "--states=all", "--format=%F").splitlines() == before
+
+
+def test_ctrl_c_cancels_the_job_and_removes_its_folder(workplace, nodes_cluster):
+    place = on(workplace, nodes_cluster)
+    process = place.start("doctor")
+    deadline = time.monotonic() + 20
+    while not nodes_cluster.run("squeue", "--noheader", "--name=slurmkit-doctor"):
+        assert time.monotonic() < deadline, "doctor submits nothing"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert place.remains() == []
