@@ -25,8 +25,8 @@ def up(kind: str) -> None:
     """Start a cluster that stays, and say how to use it."""
     if kind not in KINDS:
         sys.exit(f"no such kind of cluster: {kind!r}. Kinds: {', '.join(KINDS)}.")
-    if why := lacking():
-        sys.exit(f"{why}. On Debian: apt-get install slurm-wlm slurmdbd munge mariadb-server.")
+    if why := lacking(kind):
+        sys.exit(f"{why}. Slurm on Debian: apt-get install slurm-wlm slurmdbd munge mariadb-server.")
     with _one_at_a_time():
         if _holder():
             print("A cluster is up already. `make slurm-down` ends it.")

@@ -28,12 +28,16 @@ class ClusterError(RuntimeError):
     """A cluster did not start, or did not do as told."""
 
 
-def lacking() -> str:
-    """Return why no cluster can run on this machine; empty if one can."""
+def lacking(kind: str) -> str:
+    """Return why no cluster of a kind can run on this machine; empty if one can."""
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     if missing:
         return f"Slurm is not installed: no {', '.join(missing)} on PATH"
-    return "" if os.geteuid() == 0 else f"a throw-away Slurm needs root, and this is {getpass.getuser()}"
+    if os.geteuid() != 0:
+        return f"a throw-away Slurm needs root, and this is {getpass.getuser()}"
+    if KINDS[kind].memory_limits and not Path("/sys/fs/cgroup/memory").is_dir():
+        return "the memory controller of cgroups v1 is not mounted at /sys/fs/cgroup/memory"
+    return ""
 
 
 class Cluster:

@@ -19,13 +19,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 break
 
 
-@pytest.fixture(scope="session")
-def require_slurm() -> None:
-    """Skip where no cluster can run; fail there if SLURMKIT_REQUIRE_SLURM is 1."""
-    if why := lacking():
+def _require(kind: str) -> None:
+    """Skip where no cluster of a kind can run; fail there if SLURMKIT_REQUIRE_SLURM is 1."""
+    if why := lacking(kind):
         if os.environ.get("SLURMKIT_REQUIRE_SLURM") == "1":
             pytest.fail(f"SLURMKIT_REQUIRE_SLURM=1, but {why}")
         pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def require_slurm() -> None:
+    """For a test that starts a cluster of its own."""
+    _require("nodes")
+
+
+@pytest.fixture(scope="session")
+def require_memory_limits() -> None:
+    """For a test that starts a cluster with memory limits of its own."""
+    _require("memory")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +47,7 @@ def nodes_cluster(require_slurm: None) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def memory_cluster(require_slurm: None) -> Iterator[Cluster]:
+def memory_cluster(require_memory_limits: None) -> Iterator[Cluster]:
     """One node that kills what takes more memory than it asked for; accounting."""
     with Cluster("memory") as cluster:
         yield cluster

@@ -130,7 +130,7 @@ def test_job_over_its_memory_is_killed_for_it(memory_cluster: Cluster):
     accounted(memory_cluster, job, "OUT_OF_MEMORY|0:125")
 
 
-def test_stop_leaves_no_process_folder_or_cgroup(require_slurm: None):
+def test_stop_leaves_no_process_folder_or_cgroup(require_memory_limits: None):
     with Cluster("memory") as cluster:
         jobs = [cluster.submit(LEAVE_ONE_BEHIND) for _ in range(2)]
         for job in jobs:
