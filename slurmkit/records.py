@@ -3,7 +3,7 @@
 All are plain JSON on disk; every whole-file record carries ``schema``.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict, TypeGuard
 
@@ -68,7 +68,7 @@ class WorkOrder:
 
     def to_json(self) -> dict[str, Json]:
         """Return the order as a record."""
-        return {"schema": SCHEMA, **asdict(self)}
+        return {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__slots__}}
 
     @classmethod
     def from_json(cls, record: dict[str, Json]) -> "WorkOrder":

@@ -1,6 +1,6 @@
 """Plan what a submission does: which runs, with which changes, behind which others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from slurmkit.collection.needs import needed_first
@@ -84,6 +84,7 @@ def plan(
     snapshot: Snapshot,
     chosen: Sequence[RunStatus],
     by_hand: Sequence[tuple[str, Json]] = (),
+    memory_cap: Callable[[Resources], tuple[int, str] | None] = lambda _: None,
 ) -> SubmitPlan:
     """Plan the next attempts of the chosen runs.
 
@@ -92,6 +93,7 @@ def plan(
         snapshot: the collection as polled just now.
         chosen: runs that are not under way.
         by_hand: (target, operation) of ``--set``.
+        memory_cap: of the scheduler: above it, memory is not raised.
 
     Raises:
         UsageError: a change makes no sense for a run.
@@ -115,6 +117,7 @@ def plan(
             continue
         attempt = snapshot.ledger.attempts.get(row.id)
         config, resources = config_of(row, header), resources_of(row, header)
+        cap_mb, cap_why = (memory_cap(resources) if status.reason else None) or (None, "")
         try:
             changes, asked = changes_for(
                 status.reason,
@@ -123,6 +126,8 @@ def plan(
                 before=attempt.changes if attempt else None,
                 config=config,
                 resources=resources,
+                cap_mb=cap_mb,
+                cap_why=cap_why,
             )
         except RetryLimitError as error:
             result.refused[row.name] = str(error)

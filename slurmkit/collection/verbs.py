@@ -109,7 +109,8 @@ def _submit(
         for status in chosen:
             if status.state not in states:
                 left[status.state] = left.get(status.state, 0) + 1
-        plan = submission.plan(project, snapshot, ready, by_hand)
+        cap = scheduler(backend_name(backend), project.store).memory_cap
+        plan = submission.plan(project, snapshot, ready, by_hand, cap)
         if canary:
             plan.with_canaries(canary)
         return Done(plan, left)

@@ -95,6 +95,10 @@ class Scheduler(Protocol):
         """Say how many more jobs with these resources are taken now; None: no limit is known."""
         ...
 
+    def memory_cap(self, resources: Resources) -> tuple[int, str] | None:
+        """Return the most memory that a run can have there, in MiB, and what sets that; None: not known."""
+        ...
+
     def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
         """Return, for people, exactly what `submit` would hand over; empty where there is no such text."""
         ...

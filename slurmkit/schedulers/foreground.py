@@ -37,6 +37,11 @@ class ForegroundScheduler:
         del resources
         return None
 
+    def memory_cap(self, resources: Resources) -> tuple[int, str] | None:
+        """Set none: what can never run here is refused when it is submitted."""
+        del resources
+        return None
+
     def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
         """Return nothing: no script is made here."""
         del token, requests, folder

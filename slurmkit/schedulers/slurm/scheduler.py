@@ -45,8 +45,12 @@ class SlurmScheduler:
         return arrays.split(requests, self._limits.array_size)
 
     def room(self, resources: Resources) -> Room | None:
-        """Return how many more runs the cluster takes from this person now; None: no limit is known."""
+        """Return how many more jobs (array tasks) the cluster takes from this person now; None: no known limit."""
         return self._limits.room(resources)
+
+    def memory_cap(self, resources: Resources) -> tuple[int, str] | None:
+        """Return the memory of the partition's largest node, in MiB, and words for it; None: not known."""
+        return self._limits.memory_cap(resources)
 
     def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
         """Return the script that `submit` would hand to sbatch."""
