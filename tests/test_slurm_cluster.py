@@ -1,5 +1,6 @@
 """The throw-away Slurm does for real what the tests of the scheduler rest on, and leaves nothing behind."""
 
+import contextlib
 import json
 import os
 import signal
@@ -79,7 +80,11 @@ def test_killed_node_requeues_its_job_or_fails_it(nodes_cluster: Cluster):
 
 def test_killed_node_takes_its_jobs_with_it_unless_told_otherwise(nodes_cluster: Cluster):
     def alive(job: str) -> bool:
-        return any(process.environ().get("SLURM_JOB_ID") == job for process in nodes_cluster.processes())
+        for process in nodes_cluster.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if process.environ().get("SLURM_JOB_ID") == job:
+                    return True
+        return False
 
     first, second = nodes_cluster.nodes[:2]
     here, there = (nodes_cluster.submit("sleep 600", f"--nodelist={node}") for node in (first, second))
