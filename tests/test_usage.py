@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import SWEEP
 
 from slurmkit.cli.usage import pipe_lines, terminal_lines
 from slurmkit.definition.yaml_source import read_yaml
@@ -128,8 +129,6 @@ def test_nothing_is_to_be_changed_where_just_that_was_asked_for():
 
 
 def test_the_command_shows_it_for_a_real_sweep(workplace):
-    from conftest import SWEEP
-
     file = workplace.define(SWEEP)
     workplace.slurmkit("collection", "create", str(file), "--submit")
     workplace.wait("sweep")
