@@ -9,6 +9,7 @@ Events (each with ``at``):
     observed    runs {run id: Observation}  an attempt ended
     held        runs [run id]              asked for, but a run that they need is not under way: submit them with it
     cancelled   runs [run id]              runs without a job that shall not be submitted, or whose job nobody knows
+    then        backend, token, job, words  a command that starts when all jobs have ended; without a job: taken back
     extended    commit, added [run id], changed {old run id: new}, removed [run id]
 """
 
@@ -77,6 +78,13 @@ class Attempt:
         return self.end.reason if self.end else None
 
 
+class FollowUp(NamedTuple):
+    """A command that a scheduler starts once all jobs have ended."""
+
+    backend: str
+    job_id: str
+
+
 @dataclass(slots=True)
 class Ledger:
     """What the journal says of all runs.
@@ -86,12 +94,14 @@ class Ledger:
         previous: run id to the attempt before the latest, for submissions that are taken back.
         open_intents: token to run ids, for submissions of which the journal does not know whether they arrived.
         held: runs that were asked for and wait until what they need is submitted (again).
+        then: what was last submitted to follow them all.
     """
 
     attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     previous: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     open_intents: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     held: set[str] = field(default_factory=set[str])
+    then: FollowUp | None = None
 
     @property
     def under_way(self) -> dict[str, Attempt]:
@@ -177,6 +187,10 @@ def _cancelled(ledger: Ledger, event: dict[str, Json]) -> None:
         ledger.attempts[run] = Attempt(number, "", "", end=end)
 
 
+def _then(ledger: Ledger, event: dict[str, Json]) -> None:
+    ledger.then = FollowUp(event["backend"], event["job"]) if event["job"] else None
+
+
 _APPLY = {
     "intent": _intent,
     "submitted": _submitted,
@@ -184,4 +198,5 @@ _APPLY = {
     "observed": _observed,
     "held": _held,
     "cancelled": _cancelled,
+    "then": _then,
 }

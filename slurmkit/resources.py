@@ -96,6 +96,29 @@ def parse_time_s(text: str | int) -> int:
     return seconds
 
 
+def hours_in_words(resources: Resources, runs: int, time_s: int | None) -> str:
+    """Say what runs use if all take their whole time.
+
+    Args:
+        resources: of each.
+        runs: how many.
+        time_s: the limit that holds for each; None: there is none.
+    """
+    if not time_s:
+        return f"{_count(runs, 'run')} without a time limit: set resources.time to know what they may use"
+    hours = runs * time_s / 3600 * resources.nodes
+    each = f"{format_duration(time_s)}, {_count(resources.cpus, 'CPU')}"
+    each += f", {_count(resources.gpus, 'GPU')}" if resources.gpus else ""
+    each += f" shared by {resources.pack}" if resources.gpus and resources.pack > 1 else ""
+    each += f", {resources.nodes} nodes" if resources.nodes > 1 else ""
+    gpus = f" and {hours * resources.gpus / resources.pack:,.1f} GPU-hours" if resources.gpus else ""
+    return f"at most {hours * resources.cpus:,.1f} CPU-hours{gpus}: {_count(runs, 'run')} x ({each})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def format_memory(mem_mb: float) -> str:
     """Write MiB the way people say them: ``512 MB``, ``3.98 GB``."""
     return f"{mem_mb:.0f} MB" if mem_mb < 1000 else f"{mem_mb / 1024:.3g} GB"

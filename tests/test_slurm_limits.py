@@ -177,8 +177,8 @@ UNLIMITED = {"config": {"AccountingStorageEnforce": "none"}}
 def test_a_dry_run_says_what_runs_may_use_and_what_cannot_be_had():
     known = Limits.from_json(record(**UNLIMITED))
     asked = Resources(partition="short", cpus=4, gpus=3, time_s=172800, mem_mb=40000, pack=2)
-    assert known.words(asked, 10) == [
-        "at most 1,920.0 CPU-hours and 1,440.0 GPU-hours: 10 runs x (2d00h, 4 CPUs, 3 GPUs)",
+    assert known.forecast(asked, 10) == [
+        "at most 1,920.0 CPU-hours and 720.0 GPU-hours: 10 runs x (2d00h, 4 CPUs, 3 GPUs shared by 2)",
         "partition short takes jobs of up to 1d02h, and these ask for 2d00h: they would never start",
         "partition short gives a job up to 58.6 GB a node, and these ask for 78.1 GB",
         "partition short has at most 2 GPUs a node, and these ask for 3",
@@ -186,12 +186,12 @@ def test_a_dry_run_says_what_runs_may_use_and_what_cannot_be_had():
 
 
 def test_a_dry_run_that_fits_says_only_what_runs_may_use():
-    words = Limits.from_json(record(**UNLIMITED)).words(Resources(partition="short"), 1)
+    words = Limits.from_json(record(**UNLIMITED)).forecast(Resources(partition="short"), 1)
     assert words == ["at most 0.2 CPU-hours: 1 run x (10m00s, 1 CPU)"]
 
 
 def test_a_dry_run_says_that_a_partition_is_not_there():
-    (word,) = Limits.from_json(record(**UNLIMITED)).words(Resources(partition="gone"), 1)
+    (word,) = Limits.from_json(record(**UNLIMITED)).forecast(Resources(partition="gone"), 1)
     assert word == "partition gone: this cluster has none of that name. It has: main, short."
 
 

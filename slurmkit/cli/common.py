@@ -35,6 +35,8 @@ backend_option = click.option(
     type=click.Choice(BACKENDS),
     default="local",
     show_default=True,
+    envvar="SLURMKIT_BACKEND",
+    show_envvar=True,
     help="Where runs go: `local` is the bounded queue of this machine.",
 )
 

@@ -18,7 +18,6 @@ from slurmkit.records import Json, Progress, RunStatus
 
 if TYPE_CHECKING:
     from slurmkit.collection.poll import Snapshot
-    from slurmkit.resources import Resources
     from slurmkit.usage import Usage
 
 
@@ -177,25 +176,14 @@ def _usage(
     Raises:
         UsageError: the collection has no axis `per`.
     """
-    from dataclasses import replace
-
-    from slurmkit.collection.submit import resources_of
+    from slurmkit.collection.spent import main_axis, usage_along
     from slurmkit.names import did_you_mean
-    from slurmkit.usage import usage
 
     axes = opened.axes
     if per is not None and per not in axes:
         raise UsageError(f"--per {per}: {opened.name} has no axis of that name. {did_you_mean(per, axes)}")
-    free = [axis for axis in axes if axis != opened.seed_axis]
-    axis = per or next((axis for axis in free if len(axes[axis]) > 1), next(iter(free), ""))
-    header, attempts = snapshot.records.header, snapshot.ledger.attempts
-    asked: dict[str, Resources] = {}
-    rows = {row.id: row for row in snapshot.rows}
-    for run in chosen:
-        attempt = attempts.get(run.id)
-        changed: dict[str, Json] = (attempt.changes or {}).get("resources", {}) if attempt else {}
-        asked[run.id] = replace(resources_of(rows[run.id], header), **changed)
-    return axis, usage(chosen, asked, axis)
+    axis = per or main_axis(axes, opened.seed_axis)
+    return axis, usage_along(snapshot, chosen, axis)
 
 
 def _print_usage(name: str, axis: str, rows: Sequence[Usage]) -> None:

@@ -16,12 +16,17 @@ from slurmkit.cli.common import (
     selection_options,
 )
 from slurmkit.collection import Collection, verbs
-from slurmkit.collection.handover import Preview, order_of
+from slurmkit.collection.handover import Forecast, order_of
 from slurmkit.collection.submit import Item
 from slurmkit.errors import UsageError
 from slurmkit.records import Json, RunStatus
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+_THEN = click.option(
+    "--then",
+    type=click.Choice(["report"]),
+    help="When all has ended, however it ended, write the collection's report: a job of its own, after the others.",
+)
 _WAIT = click.option("--wait", is_flag=True, help="Follow until all has ended (Ctrl-C detaches; the runs go on).")
 
 
@@ -34,6 +39,7 @@ _WAIT = click.option("--wait", is_flag=True, help="Follow until all has ended (C
     metavar="N",
     help="Let N runs go first; the others start when these completed, and are cancelled if one does not.",
 )
+@_THEN
 @_DRY_RUN
 @_WAIT
 @backend_option
@@ -44,6 +50,7 @@ def submit(
     reasons: tuple[str, ...],
     runs: tuple[str, ...],
     canary: int | None,
+    then: str | None,
     dry_run: bool,
     wait: bool,
     backend: str,
@@ -62,6 +69,8 @@ def submit(
 
     done = verbs.submit(opened.project, opened.records, choose, backend=backend, dry_run=dry_run, canary=canary or 0)
     _report(opened, done, "submit", dry_run=dry_run)
+    if then and not dry_run:
+        _follow_up(opened, then, backend)
     if wait and not dry_run:
         _follow(opened)
 
@@ -89,6 +98,7 @@ def submit_all(name: str, *, backend: str, wait: bool) -> None:
     help="Change resources.mem, or a config key (x2, /2, or a value).",
 )
 @click.option("--force", is_flag=True, help="Also try again runs that completed.")
+@_THEN
 @_DRY_RUN
 @_WAIT
 @backend_option
@@ -101,6 +111,7 @@ def resubmit(
     runs: tuple[str, ...],
     changes: tuple[str, ...],
     force: bool,
+    then: str | None,
     dry_run: bool,
     wait: bool,
     backend: str,
@@ -133,6 +144,8 @@ def resubmit(
         completed_too=force,
     )
     _report(opened, done, "resubmit", dry_run=dry_run)
+    if then and not dry_run:
+        _follow_up(opened, then, backend)
     if wait and not dry_run:
         _follow(opened)
 
@@ -192,8 +205,16 @@ def _report(opened: Collection, done: verbs.Done, verb: str, *, dry_run: bool) -
     narrate(f"{did} {plural(len(plan.items), 'run')} of {opened.name}")
     if dry_run and plan.items:
         _describe_first(opened, plan.items[0])
-        _show_scripts(done.previews)
+        _show_forecast(done.forecast)
     _warn_of_science(plan.items)
+    _report_rest(opened, done)
+    if plan.refused and not plan.items:
+        sys.exit(1)
+
+
+def _report_rest(opened: Collection, done: verbs.Done) -> None:
+    """Say of which runs nothing came, and what else there is to know."""
+    plan = done.plan
     for why, names in _grouped(plan.waiting).items():
         narrate(f"{plural(len(names), 'run')} not submitted: {why}")
     for why, names in _grouped(plan.not_taken).items():
@@ -204,10 +225,10 @@ def _report(opened: Collection, done: verbs.Done, verb: str, *, dry_run: bool) -
         narrate(f"{plural(count, 'run')} left alone: {state}")
     for other, count in done.rearmed.items():
         narrate(f"also submitted {plural(count, 'run')} of {other} that wait for these")
+    for line in done.advice:
+        narrate(line)
     for note in done.notes:
         narrate(f"warning: {note}")
-    if plan.refused and not plan.items:
-        sys.exit(1)
 
 
 def _describe_first(opened: Collection, item: Item) -> None:
@@ -222,17 +243,24 @@ def _describe_first(opened: Collection, item: Item) -> None:
     narrate(f"  config     {json_line(order.config).decode().strip()}")
 
 
-def _show_scripts(previews: Sequence[Preview]) -> None:
-    """Print the scripts, and what all of them together ask for."""
-    cpu_hours = gpu_hours = 0.0
-    for number, one in enumerate(previews, start=1):
-        resources = one.items[0].resources
-        hours = len(one.items) * (resources.time_s or 0) / 3600
-        cpu_hours += hours * resources.cpus * resources.nodes
-        gpu_hours += hours * resources.gpus * resources.nodes / resources.pack
+def _show_forecast(forecast: Forecast | None) -> None:
+    """Print the scripts, and what all of them together may use."""
+    if forecast is None:
+        return
+    for number, one in enumerate(forecast.previews, start=1):
         if one.text:
             click.echo(f"\n# array {number}: {plural(len(one.items), 'run')}, from {one.items[0].row.name}\n{one.text}")
-    narrate(f"at most {cpu_hours:,.1f} CPU-hours and {gpu_hours:,.1f} GPU-hours, by the time limits")
+    for line in forecast.words:
+        narrate(line)
+
+
+def _follow_up(opened: Collection, then: str, backend: str) -> None:
+    """Let a command follow all that is under way."""
+    from slurmkit.collection.follow_up import follow_up
+
+    words = [sys.executable, "-P", "-m", "slurmkit", then, opened.name]
+    job, count = follow_up(opened.project, opened.records, words, backend)
+    narrate(f"then: slurmkit {then} {opened.name}, as job {job}, after {plural(count, 'run')}")
 
 
 def _warn_of_science(items: Sequence[Item]) -> None:

@@ -15,6 +15,7 @@ from slurmkit.collection.backends import scheduler
 from slurmkit.collection.submit import Item, SubmitPlan, config_of
 from slurmkit.errors import LimitReachedError, SchedulerError, UsageError
 from slurmkit.expand import config_sha256, resolve_config
+from slurmkit.files import json_line
 from slurmkit.names import label_text
 from slurmkit.project import Project
 from slurmkit.records import Json, WorkOrder
@@ -51,6 +52,19 @@ class Preview:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What would be handed over.
+
+    Attributes:
+        previews: submission by submission.
+        words: what all that may use up, and which known limits it breaks, a line each.
+    """
+
+    previews: list[Preview]
+    words: list[str]
+
+
 def hand_over(project: Project, records: CollectionStore, plan: SubmitPlan, backend: str) -> None:
     """Carry out a plan. The caller holds the collection's lock and has just polled.
 
@@ -80,7 +94,7 @@ def hand_over(project: Project, records: CollectionStore, plan: SubmitPlan, back
         target.wake()
 
 
-def preview(project: Project, records: CollectionStore, plan: SubmitPlan, backend: str) -> list[Preview]:
+def forecast(project: Project, records: CollectionStore, plan: SubmitPlan, backend: str) -> Forecast:
     """Return what `hand_over` would hand over, made by the same code; job ids to come stand as ``ARRAY1_0``."""
     target = scheduler(backend, project.store)
     batches = _Batches(project, records, plan, target, dry_run=True)
@@ -89,7 +103,14 @@ def preview(project: Project, records: CollectionStore, plan: SubmitPlan, backen
         previews.append(Preview(batch.items, target.preview(batch.token, batch.requests, records.jobs)))
         batches.took(batch, [f"ARRAY{len(previews)}_{task}" for task in range(len(batch.items))])
     plan.items = [item for item in plan.items if item.row.id in batches.jobs]
-    return previews
+    return Forecast(previews, _forecast_words(plan.items, target))
+
+
+def _forecast_words(items: Sequence[Item], target: Scheduler) -> list[str]:
+    alike: dict[bytes, list[Item]] = {}
+    for item in items:
+        alike.setdefault(json_line(item.resources.to_json()), []).append(item)
+    return [line for group in alike.values() for line in target.forecast(group[0].resources, len(group))]
 
 
 def order_of(project: Project, records: CollectionStore, item: Item) -> WorkOrder:

@@ -9,7 +9,9 @@ from slurmkit import pin
 from slurmkit.collection import handover
 from slurmkit.collection import submit as submission
 from slurmkit.collection.backends import backend_name, other_host, scheduler
+from slurmkit.collection.follow_up import cancel_follow_up
 from slurmkit.collection.poll import Snapshot, poll
+from slurmkit.collection.spent import advice
 from slurmkit.errors import PinError, SlurmkitError, UsageError
 from slurmkit.project import Project
 from slurmkit.records import Json, RunStatus
@@ -30,14 +32,16 @@ class Done:
         rearmed: other collection to how many of its runs were submitted because what they need was tried again
             (a dry run does not look for them).
         notes: what went wrong with other collections.
-        previews: in a dry run, what would be handed over, submission by submission.
+        forecast: in a dry run, what would be handed over.
+        advice: what those that finished suggest for those tried again, a line each.
     """
 
     plan: submission.SubmitPlan
     left_alone: dict[State, int] = field(default_factory=dict[State, int])
     rearmed: dict[str, int] = field(default_factory=dict[str, int])
     notes: list[str] = field(default_factory=list[str])
-    previews: list[handover.Preview] = field(default_factory=list[handover.Preview])
+    forecast: handover.Forecast | None = None
+    advice: list[str] = field(default_factory=list[str])
 
 
 def submit(
@@ -113,11 +117,11 @@ def _submit(
         plan = submission.plan(project, snapshot, ready, by_hand, cap)
         if canary:
             plan.with_canaries(canary)
-        return Done(plan, left)
+        return Done(plan, left, advice=advice(snapshot, plan.items))
 
     if dry_run:
         done = planned(poll(project.store, records))
-        done.previews = handover.preview(project, records, done.plan, backend_name(backend))
+        done.forecast = handover.forecast(project, records, done.plan, backend_name(backend))
         return done
     with records.lock():
         snapshot = poll(project.store, records, locked=True)
@@ -188,6 +192,8 @@ def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_ru
         jobless = [status.id for status in doomed if not status.state.active or status.state is State.UNKNOWN]
         if jobless:
             records.append({"event": "cancelled", "runs": jobless})
+        if {status.id for status in doomed} >= set(snapshot.ledger.under_way):
+            cancel_follow_up(project, records)
     return doomed
 
 
@@ -257,6 +263,7 @@ def delete(project: Project, records: CollectionStore, *, force: bool) -> None:
             raise UsageError(
                 f"collection {records.name!r}: {', '.join(users)} needs its runs. Delete that first, or use --force.",
             )
+        cancel_follow_up(project, records)
         repository, refs = Path(records.header["repository"]), records.header["refs"]
         records.delete()
     for ref in refs:

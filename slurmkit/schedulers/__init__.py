@@ -99,6 +99,10 @@ class Scheduler(Protocol):
         """Return the most memory that a run can have there, in MiB, and what sets that; None: not known."""
         ...
 
+    def forecast(self, resources: Resources, runs: int) -> list[str]:
+        """Say what runs with these resources may use up, and which known limits that breaks, a line each."""
+        ...
+
     def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
         """Return, for people, exactly what `submit` would hand over; empty where there is no such text."""
         ...
@@ -128,6 +132,23 @@ class Scheduler(Protocol):
         """Report on jobs: id to the token of its submission. One that the scheduler does not know is absent.
 
         The token is the better name: schedulers can give a job id out again after they were set up anew.
+        """
+        ...
+
+    def submit_after(
+        self, token: str, words: Sequence[str], after: Collection[str], folder: Path, like: Resources
+    ) -> str:
+        """Submit a command that runs in the current folder once other jobs have ended, however they ended.
+
+        Args:
+            token: unique name of this submission.
+            words: the command.
+            after: ids of the jobs.
+            folder: submitit's folder, for its log.
+            like: what those jobs ask for: it goes where they go, and asks for little itself.
+
+        Returns:
+            its job id.
         """
         ...
 

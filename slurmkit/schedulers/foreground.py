@@ -10,7 +10,8 @@ import psutil
 
 from slurmkit.errors import UsageError
 from slurmkit.resources import Resources
-from slurmkit.schedulers import JobReport, JobRequest, Room
+from slurmkit.schedulers import JobReport, JobRequest
+from slurmkit.schedulers.unlimited import Unlimited
 from slurmkit.states import JobState
 
 
@@ -20,7 +21,7 @@ def own_job_id() -> str:
     return f"{process.pid}:{process.create_time()}"
 
 
-class ForegroundScheduler:
+class ForegroundScheduler(Unlimited):
     """Knows of a job only whether its process still lives, on the host where it was started."""
 
     name = "foreground"
@@ -28,31 +29,19 @@ class ForegroundScheduler:
     def __init__(self, host: str) -> None:
         self._host = host
 
-    def split(self, requests: Sequence[JobRequest]) -> list[list[int]]:
-        """Take all in one submission."""
-        return [list(range(len(requests)))]
-
-    def room(self, resources: Resources) -> Room | None:
-        """Set no limit: jobs wait here as long as it takes."""
-        del resources
-        return None
-
-    def memory_cap(self, resources: Resources) -> tuple[int, str] | None:
-        """Set none: what can never run here is refused when it is submitted."""
-        del resources
-        return None
-
-    def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
-        """Return nothing: no script is made here."""
-        del token, requests, folder
-        return ""
-
     def submit(self, token: str, requests: Sequence[JobRequest], folder: Path) -> list[str]:
         """Name this process as the job of the one request; the caller then does the work itself."""
         del token, folder
         if len(requests) != 1 or requests[0].after:
             raise UsageError("run: takes one run whose needs are completed.")
         return [own_job_id()]
+
+    def submit_after(
+        self, token: str, words: Sequence[str], after: Collection[str], folder: Path, like: Resources
+    ) -> str:
+        """Refuse it: the person is there to start what comes after."""
+        del token, after, folder, like
+        raise UsageError(f"run: nothing queues in the foreground. Afterwards: {' '.join(words)}")
 
     def find(self, token: str, folder: Path) -> list[str] | None:
         """Return None: a process that died before it wrote its job id never started the run."""

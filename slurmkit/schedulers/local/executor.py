@@ -33,6 +33,7 @@ class Ask:
     Attributes:
         after: ids of jobs that must complete first.
         after_index: positions, in the same batch, of jobs with the same meaning.
+        anyhow: it is enough that they have ended.
         Others as in `state.Job`.
     """
 
@@ -43,6 +44,7 @@ class Ask:
     warn_s: float = 30.0
     after: tuple[str, ...] = ()
     after_index: tuple[int, ...] = ()
+    anyhow: bool = False
 
     def to_record(self, batch: str) -> Record:
         """Return what differs from the defaults."""

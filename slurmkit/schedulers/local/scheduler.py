@@ -6,13 +6,14 @@ from pathlib import Path
 from submitit.core.utils import DelayedSubmission
 
 from slurmkit.resources import Resources
-from slurmkit.schedulers import JobReport, JobRequest, Room
+from slurmkit.schedulers import JobReport, JobRequest
 from slurmkit.schedulers.local import launch
 from slurmkit.schedulers.local.executor import Ask, LocalQueueExecutor, cancel_jobs, journal_of
-from slurmkit.schedulers.local.payload import carry_out
+from slurmkit.schedulers.local.payload import call, carry_out
+from slurmkit.schedulers.unlimited import Unlimited
 
 
-class LocalScheduler:
+class LocalScheduler(Unlimited):
     """The bounded queue of this machine.
 
     Args:
@@ -25,25 +26,6 @@ class LocalScheduler:
         self._queue = queue.absolute()
         self._journal = journal_of(self._queue)
 
-    def split(self, requests: Sequence[JobRequest]) -> list[list[int]]:
-        """Take all in one submission."""
-        return [list(range(len(requests)))]
-
-    def room(self, resources: Resources) -> Room | None:
-        """Set no limit: jobs wait here as long as it takes."""
-        del resources
-        return None
-
-    def memory_cap(self, resources: Resources) -> tuple[int, str] | None:
-        """Set none: what can never run here is refused when it is submitted."""
-        del resources
-        return None
-
-    def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
-        """Return nothing: no script is made here."""
-        del token, requests, folder
-        return ""
-
     def submit(self, token: str, requests: Sequence[JobRequest], folder: Path) -> list[str]:
         """Hand over jobs, all or none; a token that the queue knows already adds none (see `Scheduler.submit`)."""
         if (known := self.find(token, folder)) is not None:
@@ -53,6 +35,16 @@ class LocalScheduler:
         functions = [DelayedSubmission(carry_out, request.order.to_json()) for request in requests]
         jobs = executor.submit_batch(functions, [_ask(request) for request in requests], token)
         return [job.job_id for job in jobs]
+
+    def submit_after(
+        self, token: str, words: Sequence[str], after: Collection[str], folder: Path, like: Resources
+    ) -> str:
+        """Submit a command that starts when other jobs have ended, however (see `Scheduler.submit_after`)."""
+        del like
+        executor = LocalQueueExecutor(folder, queue=self._queue)
+        asked = Ask(after=tuple(after), anyhow=True)
+        (job,) = executor.submit_batch([DelayedSubmission(call, list(words))], [asked], token)
+        return job.job_id
 
     def find(self, token: str, folder: Path) -> list[str] | None:
         """Return the job ids of a submission by its token, in order; None if it never arrived."""

@@ -50,6 +50,7 @@ class Job:
         cpus, gpus, mem_mb, time_s: what it asks for; None: no limit.
         warn_s: how long before the time limit it is told (SIGUSR2).
         after: ids of the jobs that must complete first.
+        anyhow: it is enough that these have ended.
         waits_for: how many of them have not.
         restarts: how often it has been queued again; also the number of its current start.
         boot: the machine's boot id when it was started.
@@ -68,6 +69,7 @@ class Job:
     time_s: float | None
     warn_s: float
     after: tuple[str, ...]
+    anyhow: bool = False
     waits_for: int = 0
     state: JobState = JobState.PENDING
     restarts: int = 0
@@ -181,6 +183,7 @@ class QueueState:
                 time_s=asked.get("time_s"),
                 warn_s=asked.get("warn_s", 30.0),
                 after=tuple(asked.get("after", ())),
+                anyhow=asked.get("anyhow", False),
             )
             self.jobs[job.id] = job
             batch.jobs.append(job.id)
@@ -192,9 +195,10 @@ class QueueState:
         for other_id in job.after:
             other = self.jobs.get(other_id)
             state = other.state if other is not None else self._look_up(other_id)
-            if state is JobState.COMPLETED or job.state.ended:
+            gone = state is None or state.ended
+            if state is JobState.COMPLETED or job.state.ended or (gone and job.anyhow):
                 continue
-            if state is None or state.ended:
+            if gone:
                 self._end(job, JobState.DEPENDENCY_FAILED, _dependency_evidence(other_id, state), time)
                 continue
             job.waits_for += 1
@@ -250,7 +254,7 @@ class QueueState:
             self.batches[job.batch].open -= 1
             for waiting_id in self._dependents.pop(job.id, ()):
                 waiting = self.jobs[waiting_id]
-                if state is not JobState.COMPLETED:
+                if state is not JobState.COMPLETED and not waiting.anyhow:
                     ending.append((waiting, JobState.DEPENDENCY_FAILED, _dependency_evidence(job.id, state)))
                     continue
                 waiting.waits_for -= 1

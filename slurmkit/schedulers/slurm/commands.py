@@ -15,8 +15,8 @@ _PINNED = {
 }
 """What is set for every program (``man squeue``, ``man sacct``, ENVIRONMENT VARIABLES)."""
 
-_PERSONAL = ("SQUEUE_", "SACCT_")
-"""Prefixes of variables by which a person changes what these programs print."""
+_PERSONAL = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
+"""Prefixes of variables by which a person changes what these programs print and do."""
 
 _OUT_OF_REACH = re.compile(
     r"unable to contact|connection (refused|reset|timed out)|timed out|connection failure|not connected|"

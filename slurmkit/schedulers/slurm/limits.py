@@ -15,7 +15,7 @@ from pathlib import Path
 from slurmkit import files
 from slurmkit.errors import SchedulerError, StoreError
 from slurmkit.records import SCHEMA, Json
-from slurmkit.resources import Resources, format_duration, format_memory
+from slurmkit.resources import Resources, format_duration, format_memory, hours_in_words
 from slurmkit.schedulers import Room
 from slurmkit.schedulers.slurm import quotas
 from slurmkit.schedulers.slurm.commands import call
@@ -131,37 +131,35 @@ class Limits:
             why += f", shared by {resources.pack} packed runs"
         return partition.max_mem_mb // resources.pack, why
 
-    def words(self, resources: Resources, runs: int) -> list[str]:
+    def forecast(self, resources: Resources, runs: int) -> list[str]:
         """Say what runs with these resources may use up, and which known limits that breaks, a line each."""
         partition = self.partition(resources.partition)
         if partition is None and resources.partition and self.partitions:
             known = ", ".join(self.partitions)
             return [f"partition {resources.partition}: this cluster has none of that name. It has: {known}."]
         time_s = resources.time_s or (partition and (partition.default_time_s or partition.max_time_s))
-        if not time_s:
-            return [f"{_count(runs, 'run')} without a time limit: set resources.time to know what they may use."]
-        lines = [_hours(resources, runs, time_s)]
+        lines = [hours_in_words(resources, runs, time_s)]
         if partition is not None:
             lines += _against_partition(resources, partition)
-        lines += self._against_minutes(resources, runs * time_s / 60)
-        room = self.room(resources)
-        if room is not None and room.jobs * resources.pack < runs:
-            lines.append(f"{_count(room.jobs, 'job')} can be submitted now: {room.why}")
-        return lines
+        return [*lines, *self._against_minutes(resources, runs, time_s)] if time_s else lines
 
-    def _against_minutes(self, resources: Resources, minutes: float) -> list[str]:
+    def _against_minutes(self, resources: Resources, runs: int, time_s: int) -> list[str]:
         """Compare with how many minutes of CPUs and GPUs an account or QOS has left."""
         usage = self._usage()
         if usage is None:
             return []
         who = self._applicant(resources, usage)
-        asked = {"cpu": ("CPU", resources.cpus), "gres/gpu": ("GPU", resources.gpus)}
+        minutes = runs * time_s / 60 * resources.nodes
+        asked = {
+            "cpu": ("CPU", minutes * resources.cpus),
+            "gres/gpu": ("GPU", minutes * resources.gpus / resources.pack),
+        }
         return [
             f"{bound.whose} has {max(0, bound.limit - bound.used) / 60:,.1f} of {bound.limit / 60:,.1f} {word}-hours "
-            f"left, and these may use {minutes * number * resources.nodes / 60:,.1f} (GrpTRESMins)"
-            for resource, (word, number) in asked.items()
+            f"left, and these may use {wanted / 60:,.1f} (GrpTRESMins)"
+            for resource, (word, wanted) in asked.items()
             for bound in quotas.bounds_of_minutes(who, usage, resource)
-            if minutes * number * resources.nodes > bound.limit - bound.used
+            if wanted > bound.limit - bound.used
         ]
 
     def _applicant(self, resources: Resources, usage: Usage) -> Applicant:
@@ -182,16 +180,6 @@ class Limits:
             )
         except SchedulerError:
             return None
-
-
-def _hours(resources: Resources, runs: int, time_s: int) -> str:
-    """Say what runs use if all take their whole time."""
-    hours = runs * time_s / 3600 * resources.nodes
-    gpus = f" and {hours * resources.gpus:,.1f} GPU-hours" if resources.gpus else ""
-    each = f"{format_duration(time_s)}, {_count(resources.cpus, 'CPU')}"
-    each += f", {_count(resources.gpus, 'GPU')}" if resources.gpus else ""
-    each += f", {resources.nodes} nodes" if resources.nodes > 1 else ""
-    return f"at most {hours * resources.cpus:,.1f} CPU-hours{gpus}: {_count(runs, 'run')} x ({each})"
 
 
 def _against_partition(resources: Resources, partition: Partition) -> list[str]:

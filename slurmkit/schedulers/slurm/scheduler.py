@@ -52,6 +52,10 @@ class SlurmScheduler:
         """Return the memory of the partition's largest node, in MiB, and words for it; None: not known."""
         return self._limits.memory_cap(resources)
 
+    def forecast(self, resources: Resources, runs: int) -> list[str]:
+        """Say what runs with these resources may use up, and which known limits that breaks, a line each."""
+        return self._limits.forecast(resources, runs)
+
     def preview(self, token: str, requests: Sequence[JobRequest], folder: Path) -> str:
         """Return the script that `submit` would hand to sbatch."""
         array = arrays.shape(requests)
@@ -68,28 +72,52 @@ class SlurmScheduler:
         array = arrays.shape(requests)
         environment = orders.save_environment(folder)
         orders.write(folder / f"{token}.orders", array.tasks, [request.order for request in requests], environment)
+        job = self._sbatch(token, text, requests[0].resources, folder)
+        return orders.job_ids(folder / f"{token}.orders", job)
+
+    def submit_after(
+        self, token: str, words: Sequence[str], after: Collection[str], folder: Path, like: Resources
+    ) -> str:
+        """Submit a command that depends ``afterany`` on the arrays of some jobs (see `Scheduler.submit_after`).
+
+        Raises:
+            SchedulerError: as `submit`.
+        """
+        numbers = {job.partition("_")[0] for job in after}
+        return self._sbatch(token, script.make_after(token, words, numbers, like, folder), like, folder)
+
+    def _sbatch(self, token: str, text: str, resources: Resources, folder: Path) -> str:
+        """Submit a script; return the job's number.
+
+        Raises:
+            SchedulerError: as `submit`.
+        """
         path = folder / f"{token}.sh"
         files.write_atomic(path, text.encode(), mode=0o600)
         self._watch.forget()
-        call_sbatch(path, folder / f"{token}.answer", script.environment(requests[0].resources))
+        call_sbatch(path, folder / f"{token}.answer", script.environment(resources))
         answer = read_answer(folder / f"{token}.answer")
-        if answer.fate is Fate.TAKEN:
-            return orders.job_ids(folder / f"{token}.orders", answer.job)
         if answer.fate is Fate.REFUSED:
             refused = LimitReachedError if any(word in answer.words for word in _LIMIT_WORDS) else SchedulerError
             raise refused(f"sbatch: {answer.words}")
-        jobs = self.find(token, folder)
-        if jobs is None:
+        job = answer.job or self._job_number(token, folder)
+        if job is None:
             raise SchedulerError(f"sbatch: {answer.words or 'ended without an answer'}. Nothing was submitted.")
-        return jobs
+        return job
 
     def find(self, token: str, folder: Path) -> list[str] | None:
         """Return the job ids of a submission by what sbatch answered, or by its name in the controller's list.
 
-        Where sbatch was interrupted or timed out, the controller may still be about to take it: this waits a moment.
-
         Raises:
             SchedulerError: it cannot be told yet.
+        """
+        job = self._job_number(token, folder)
+        return None if job is None else orders.job_ids(folder / f"{token}.orders", job)
+
+    def _job_number(self, token: str, folder: Path) -> str | None:
+        """Return the number of a job by its name; None: it never arrived.
+
+        Where sbatch was interrupted or timed out, the controller may still be about to take it: this waits a moment.
         """
         answer = read_answer(folder / f"{token}.answer")
         if answer.fate in {Fate.NEVER_CALLED, Fate.REFUSED}:
@@ -103,7 +131,7 @@ class SlurmScheduler:
             if not job:
                 time.sleep(_LOOK_AGAIN_S)
                 waited_s += _LOOK_AGAIN_S
-        return orders.job_ids(folder / f"{token}.orders", job)
+        return job
 
     def _by_name(self, token: str) -> str:
         """Ask the controller, then accounting, for the number of a job by its name."""

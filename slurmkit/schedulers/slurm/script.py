@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ from slurmkit.schedulers.slurm.arrays import Array
 
 _WARN_S = 60
 """How long before the time limit SIGUSR2 comes, for long jobs. Slurm may send it up to a minute earlier."""
+
+_AFTER_MINUTES = 60
+_AFTER_MEMORY = "2G"
+"""What a command asks for that runs after a collection."""
 
 _PASSED_ON = frozenset(
     ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "PYTHONHOME")
@@ -48,43 +52,84 @@ def make(token: str, array: Array, resources: Resources, folder: Path, orders: P
         UsageError: the folder's name cannot stand in a script.
         SchedulerError: Slurm is not on this machine.
     """
-    if not str(folder).isprintable():
-        raise UsageError(f"{folder!r}: a folder with line breaks or control characters cannot be given to sbatch.")
+    words = [sys.executable, "-P", "-m", f"{__package__}.task", str(orders)]
+    return _text(token, words, _array_parameters(array, resources, folder), resources, folder)
+
+
+def make_after(token: str, words: Sequence[str], after: Collection[str], like: Resources, folder: Path) -> str:
+    """Return the script of a command that runs in the current folder once some arrays have ended, however.
+
+    Args:
+        token: the job's name.
+        words: the command.
+        after: numbers of the arrays.
+        like: what those asked for: it goes to the same partition, and is charged to the same account.
+        folder: for its log.
+
+    Raises:
+        UsageError, SchedulerError: as `make`.
+    """
+    cwd = Path.cwd()
+    _refuse_unprintable(cwd)
+    parameters = {
+        "time": _AFTER_MINUTES,
+        "cpus_per_task": 1,
+        "mem": _AFTER_MEMORY,
+        "dependency": f"afterany:{':'.join(sorted(after, key=int))}" if after else None,
+        "additional_parameters": {"chdir": str(cwd), "output": _log(folder, "%j"), "requeue": True},
+    }
+    return _text(token, words, parameters, like, folder)
+
+
+def _text(token: str, words: Sequence[str], parameters: dict[str, Any], resources: Resources, folder: Path) -> str:
+    _refuse_unprintable(folder)
     from submitit.slurm.slurm import SlurmExecutor
 
     try:
-        executor = SlurmExecutor(folder, python=f"exec {shlex.quote(sys.executable)}")
+        executor = SlurmExecutor(folder)
     except RuntimeError as error:
         raise SchedulerError("Slurm's programs (sbatch, srun) are not on PATH. Submit where they are.") from error
-    executor.parameters = _parameters(token, array, resources, folder)
-    command = f"{executor.python} -P -m {__package__}.task {shlex.quote(str(orders))}"
-    return executor._make_submission_file_text(command, token)  # pyright: ignore[reportPrivateUsage]
-
-
-def _parameters(token: str, array: Array, resources: Resources, folder: Path) -> dict[str, Any]:
-    """Return what submitit makes the script of; what is None gets no line."""
-    pack = resources.pack
-    return {
+    executor.parameters = {
         "job_name": token,
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
+        "wckey": None,
+        "stderr_to_stdout": True,
+        "use_srun": False,
+        **parameters,
+    }
+    command = f"exec {shlex.join(words)}"
+    return executor._make_submission_file_text(command, token)  # pyright: ignore[reportPrivateUsage]
+
+
+def _refuse_unprintable(folder: Path) -> None:
+    if not str(folder).isprintable():
+        raise UsageError(f"{folder!r}: a folder with line breaks or control characters cannot be given to sbatch.")
+
+
+def _log(folder: Path, name: str) -> str:
+    """Return a pattern for ``--output``."""
+    return f"{str(folder).replace('%', '%%')}/{name}.log"
+
+
+def _array_parameters(array: Array, resources: Resources, folder: Path) -> dict[str, Any]:
+    """Return what submitit makes the script of; what is None gets no line."""
+    pack = resources.pack
+    return {
         "time": None if resources.time_s is None else math.ceil(resources.time_s / 60),
         "nodes": resources.nodes,
         "cpus_per_task": resources.cpus * pack,
         "gpus_per_node": resources.gpus or None,
         "mem": None if resources.mem_mb is None else f"{resources.mem_mb * pack}M",
         "dependency": array.dependency or None,
-        "wckey": None,
-        "stderr_to_stdout": True,
-        "use_srun": False,
         "setup": ["trap '' USR2  # until the worker can hear it"],
         "additional_parameters": {
             **{name: value for name, value in resources.extra.items() if value is not False},
             "array": array.indices(resources.parallel),
             "chdir": str(folder),
-            "output": str(folder).replace("%", "%%") + "/%A_%a.log",
+            "output": _log(folder, "%A_%a"),
             "requeue": True,
             "signal": f"B:USR2@{_warn_s(resources.time_s)}",
             **({"kill-on-invalid-dep": "yes"} if array.dependency else {}),
