@@ -1,0 +1,61 @@
+"""What a report is made from: a collection at one moment, and the tables of its metrics."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from slurmkit.aggregate.aggregation import Aggregation
+from slurmkit.overview import Overview
+from slurmkit.records import Json, RunStatus
+from slurmkit.resources import Resources
+from slurmkit.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A collection at one moment.
+
+    Attributes:
+        header: ``collection.json``.
+        events: the journal.
+        statuses: the runs that count, in the definition's order.
+        asked: run id to the resources that its latest attempt asked for.
+        overview: counts and failures.
+        aggregation: the tables of its metrics.
+        root: top of the project; paths below it are shown relative to it.
+        folder: the collection's folder.
+        read_at: when all this was so.
+    """
+
+    header: Mapping[str, Json]
+    events: Sequence[Mapping[str, Json]]
+    statuses: Sequence[RunStatus]
+    asked: Mapping[str, Resources]
+    overview: Overview
+    aggregation: Aggregation
+    root: Path
+    folder: Path
+    read_at: datetime
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self.overview.name
+
+    @property
+    def definition(self) -> Mapping[str, Json]:
+        """The frozen definition."""
+        return self.header["definition"]
+
+    @property
+    def completed(self) -> int:
+        """How many runs completed."""
+        return self.overview.states.get(State.COMPLETED, 0)
+
+    def shown_path(self, path: str | Path) -> str:
+        """Write a path as a person at the top of the project would type it."""
+        try:
+            return str(Path(path).relative_to(self.root))
+        except ValueError:
+            return str(path)

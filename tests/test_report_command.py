@@ -1,0 +1,47 @@
+"""`slurmkit report` as a person, a job or two shells at once call it."""
+
+from pathlib import Path
+
+from conftest import Workplace, git
+from report_runs import DENSE, dense_result, make_collection
+
+
+def test_a_report_of_an_unfinished_collection_says_that_it_is_partial(workplace: Workplace) -> None:
+    make_collection(workplace.root, DENSE, dense_result)
+    done = workplace.slurmkit("report", "dense")
+    page = workplace.root / "reports" / "dense" / "report.md"
+    assert str(page) in done.stdout.splitlines()
+    text = page.read_text()
+    assert "6 tasks x 2 pv x 2 rmkl x 1 seed = 24 runs. 19/24 complete, 3/24 failed" in text
+    assert "**PARTIAL.** 5 of 24 runs have no results" in text
+
+
+def test_a_report_is_no_change_that_keeps_a_collection_from_being_created(workplace: Workplace) -> None:
+    make_collection(workplace.root, DENSE, dense_result)
+    workplace.slurmkit("report", "dense")
+    assert git(workplace.root, "status", "--porcelain") == ""
+
+
+def test_a_report_goes_where_it_is_told(workplace: Workplace, tmp_path: Path) -> None:
+    make_collection(workplace.root, DENSE, dense_result)
+    workplace.slurmkit("report", "dense", "--out", str(tmp_path / "deep" / "er"))
+    assert (tmp_path / "deep" / "er" / "report.md").exists()
+    assert not (workplace.root / "reports").exists()
+
+
+def test_two_reports_at_once_leave_one_whole_report(workplace: Workplace) -> None:
+    make_collection(workplace.root, DENSE, dense_result)
+    both = [workplace.start("report", "dense") for _ in range(2)]
+    for process in both:
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
+    folder = workplace.root / "reports" / "dense"
+    assert "## Missing cells" in (folder / "report.md").read_text()
+    assert [path.name for path in folder.rglob("*.tmp")] == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_and_not_a_traceback(workplace: Workplace) -> None:
+    make_collection(workplace.root, DENSE, dense_result)
+    (workplace.root / "taken").write_text("")
+    told = workplace.slurmkit("report", "dense", "--out", "taken/inside", exit_code=None).stderr
+    assert "taken/inside: cannot be made" in told
