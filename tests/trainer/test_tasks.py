@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.tasks import TASKS, TaskError, attribute, sample_records
+from trainer.tasks import TASKS, Attribution, TaskError, attribute, sample_records
 
 SETTINGS = [(name, preset) for name, task in TASKS.items() for preset in task.presets]
 
@@ -280,19 +280,58 @@ AMBIGUITY = [
 
 
 @pytest.mark.parametrize(("name", "preset", "share", "pairs"), AMBIGUITY)
-def test_ten_thousand_inputs_are_as_ambiguous_as_documented(name: str, preset: str, share: Fraction, pairs: set):
+def test_ten_thousand_inputs_are_read_as_their_strategies_and_are_as_ambiguous_as_documented(
+    name: str, preset: str, share: Fraction, pairs: set
+):
+    """Every strategy's trace of every input: it alone is named, or all that write the very same, never another."""
     task = TASKS[name]
     rng = random.Random(19)
-    seen: Counter[tuple[str, ...]] = Counter()
+    ambiguous: Counter[tuple[str, ...]] = Counter()
     for _ in range(10_000):
         problem = task.sample(rng, task.presets[preset])
-        writers: dict[str, list[str]] = {}
-        for strategy in task.strategies:
-            writers.setdefault(task.render(problem, strategy), []).append(strategy)
-        seen.update(tuple(sorted(group)) for group in writers.values() if len(group) > 1)
+        x, written = task.render_x(problem), {s: task.render(problem, s) for s in task.strategies}
+        writers = {y: frozenset(s for s in written if written[s] == y) for y in written.values()}
+        for y, strategies in writers.items():
+            attribution = attribute(task, x, y)
+            assert attribution == Attribution(parse_ok=True, answer_ok=True, strategies=strategies)
+            assert attribution.label == (min(strategies) if len(strategies) == 1 else None)
+        ambiguous.update(tuple(sorted(strategies)) for strategies in writers.values() if len(strategies) > 1)
     standard_error = float(share * (1 - share) / 10_000) ** 0.5
-    assert set(seen) == pairs
-    assert seen.total() / 10_000 == pytest.approx(float(share), abs=4 * standard_error)
+    assert set(ambiguous) == pairs
+    assert ambiguous.total() / 10_000 == pytest.approx(float(share), abs=4 * standard_error)
+
+
+CLASSES = {"digits": "0123456789", "letters": "xrRDabcdef", "operators": "+-*/=", "separators": ",;:>|", "marks": "#"}
+
+
+def corruptions(y: str, place: int, rng: random.Random) -> dict[str, str]:
+    """Return y with the character at a place changed within its class, and into another, doubled, and left out."""
+    of = next(characters for characters in CLASSES.values() if y[place] in characters)
+    others = "".join(characters for characters in CLASSES.values() if characters != of)
+    changed = {"into another class": rng.choice(others), "doubled": 2 * y[place], "left out": ""}
+    if len(of) > 1:
+        changed["within its class"] = rng.choice(of.replace(y[place], ""))
+    return {how: y[:place] + text + y[place + 1 :] for how, text in changed.items()}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_trace_corrupted_in_a_character_of_any_class_is_no_strategys(name: str):
+    """One character of each class in turn; no other strategy of the input writes what then stands there either."""
+    task, rng, seen = TASKS[name], random.Random(23), Counter[tuple[str, str]]()
+    for record in sample_records(task, {}, 1000, seed=2, split="train", purpose="corrupted", policy="overlap"):
+        end = record.y.index("#")
+        for kind, characters in CLASSES.items():
+            places = [place for place in range(end + 1) if record.y[place] in characters]
+            if not places:
+                continue
+            for how, corrupted in corruptions(record.y, rng.choice(places), rng).items():
+                if corrupted == record.y:
+                    continue
+                assert attribute(task, record.x, corrupted).strategies == frozenset(), (record, how, corrupted)
+                seen[kind, how] += 1
+    assert {kind for kind, _ in seen} >= {"digits", "marks"}
+    assert min(seen.values()) > 10
+    assert {how for _, how in seen} == {"into another class", "doubled", "left out", "within its class"}
 
 
 @pytest.mark.parametrize(("n", "share"), [(4, 8 / 24), (5, 16 / 120), (6, 32 / 720)])

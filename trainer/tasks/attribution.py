@@ -1,6 +1,9 @@
 """Which strategies wrote an output: those whose rendering of the same input is that very text."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from trainer.tasks.task import Task
@@ -42,9 +45,17 @@ def attribute(task: Task[Any, Any], x: str, y: str) -> Attribution:
     Raises:
         TaskError: x is no input of the task.
     """
-    problem = task.parse_x(x)
-    parse_ok = task.parse_ok(y)
-    if not parse_ok:
+    problem, writers = _writers(task, x)
+    if not task.parse_ok(y):
         return Attribution(parse_ok=False, answer_ok=False, strategies=frozenset())
-    strategies = frozenset(strategy for strategy in task.strategies if task.render(problem, strategy) == y)
-    return Attribution(parse_ok=True, answer_ok=task.answer_ok(problem, y), strategies=strategies)
+    return Attribution(parse_ok=True, answer_ok=task.answer_ok(problem, y), strategies=writers.get(y, frozenset()))
+
+
+@lru_cache(maxsize=4096)  # one input has many outputs: one a latent, and test inputs come again and again
+def _writers(task: Task[Any, Any], x: str) -> tuple[Any, Mapping[str, frozenset[str]]]:
+    """Return the problem of an input, and the strategies that write each of its possible outputs."""
+    problem = task.parse_x(x)
+    writers: defaultdict[str, set[str]] = defaultdict(set)
+    for strategy in task.strategies:
+        writers[task.render(problem, strategy)].add(strategy)
+    return problem, {y: frozenset(strategies) for y, strategies in writers.items()}
