@@ -1,0 +1,33 @@
+"""`--then report` on a real cluster: one small job, afterany."""
+
+import time
+from pathlib import Path
+
+from slurm_cluster import Cluster
+from slurm_project import create, place
+
+SWEEP = """\
+name: sweep
+command: ["{python}", trainer.py, "{config}", "{run_dir}"]
+config: {act: sleep, seconds: 2}
+axes:
+  act: {values: {good: {}, bad: {act: bug}, slow: {seconds: 4}}}
+resources: {cpus: 1, mem: 100M, time: 5m}
+"""
+
+
+def test_the_report_is_written_by_a_job_that_waits_for_all_however_they_end(
+    tmp_path: Path, nodes_cluster: Cluster
+) -> None:
+    where = place(tmp_path, nodes_cluster)
+    create(where, SWEEP)
+    told = where.submit("sweep", "--then", "report").stderr
+    job = told.partition("as job ")[2].partition(",")[0]
+    waiting = nodes_cluster.run("squeue", "--noheader", f"--jobs={job}", "--format=%T %E")
+    assert waiting.startswith("PENDING afterany:")
+    report = where.root / "reports/sweep/report.md"
+    deadline = time.monotonic() + 60
+    while not report.exists():
+        assert time.monotonic() < deadline, nodes_cluster.run("squeue", "--states=all")
+        time.sleep(0.3)
+    assert "2/3 complete, 1/3 failed" in report.read_text()
