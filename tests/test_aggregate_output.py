@@ -13,7 +13,7 @@ from aggregate_runs import AXES, make_run, record, sweep
 
 from slurmkit.aggregate.aggregation import Aggregation, aggregate
 from slurmkit.aggregate.choose import match_metrics, telling_metrics
-from slurmkit.aggregate.text import clean, format_estimate, format_number, short_names
+from slurmkit.aggregate.format import clean, format_estimate, format_number, short_names
 from slurmkit.aggregate.write import WRITERS, document, write
 from slurmkit.collection import Collection
 from slurmkit.errors import StoreError, UsageError

@@ -110,7 +110,7 @@ def test_every_kind_of_value_finds_its_column(tmp_path: Path) -> None:
         "fair": 1.0,
     }
     assert metrics.others == {"n/brace": ["{"], "text": ["x"], "flag": [True], "list": [[1, 2]]}
-    assert metrics.not_comparable == {"loss/val/total", "own"}
+    assert metrics.marked == {"own"}
     assert metrics.null_reasons["probe"] == {"only 12 examples": 1}
     assert not metrics.problems
 

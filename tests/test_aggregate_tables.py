@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from slurmkit.aggregate import completeness, guess_baseline, matched_deltas, missing_runs, summarise, to_frame
 from slurmkit.aggregate.deltas import complete_baseline, parse_baseline
+from slurmkit.aggregate.frame import mixed_commits
 from slurmkit.aggregate.student import central_probability, t_half_width_factor
-from slurmkit.aggregate.table import mixed_commits
 from slurmkit.errors import UsageError
 from slurmkit.states import Reason, State
 

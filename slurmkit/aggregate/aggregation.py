@@ -8,18 +8,12 @@ import pandas as pd
 
 from slurmkit.aggregate.choose import match_metrics, telling_metrics
 from slurmkit.aggregate.deltas import complete_baseline, guess_baseline, matched_deltas
-from slurmkit.aggregate.read import Problem, read_metrics
-from slurmkit.aggregate.table import (
-    axis_column,
-    axis_columns,
-    completeness,
-    left_out_axes,
-    metric_columns,
-    missing_runs,
-    mixed_commits,
-    summarise,
-    to_frame,
-)
+from slurmkit.aggregate.frame import axis_column, axis_columns, metric_columns, mixed_commits, to_frame
+from slurmkit.aggregate.metric_info import MetricInfo, describe_metrics
+from slurmkit.aggregate.metrics_file import Problem
+from slurmkit.aggregate.noops import suspected_noops
+from slurmkit.aggregate.read import read_metrics
+from slurmkit.aggregate.table import completeness, left_out_axes, missing_runs, summarise
 from slurmkit.errors import UsageError
 from slurmkit.names import did_you_mean, label_text
 from slurmkit.records import Json, RunStatus
@@ -40,6 +34,7 @@ class Aggregation:
         metrics: metric columns shown.
         metrics_chosen: whether somebody asked for them.
         other_metrics: metric columns with numbers that are not shown.
+        infos: metric column to what is known of it, all with numbers.
         not_comparable: metric columns that mean something else in each setting.
         cells: completeness (`completeness`).
         summary: means and intervals (`summarise`).
@@ -50,6 +45,7 @@ class Aggregation:
         problems: metrics files that could not be used.
         nulls: metric shown, reason, and how many runs gave it for a null.
         commits: commit to number of runs, where there are several.
+        noops: swept values that changed nothing (`suspected_noops`).
         changed: what retries have changed in the config, to the completed runs that it was changed in.
     """
 
@@ -62,6 +58,7 @@ class Aggregation:
     metrics: list[str]
     metrics_chosen: bool
     other_metrics: list[str]
+    infos: dict[str, MetricInfo]
     not_comparable: frozenset[str]
     cells: pd.DataFrame
     summary: pd.DataFrame
@@ -72,6 +69,7 @@ class Aggregation:
     problems: tuple[Problem, ...]
     nulls: list[tuple[str, str, int]]
     commits: dict[str, int]
+    noops: pd.DataFrame
     changed: dict[str, list[str]]
 
     def label(self, axis: str, value: Json) -> str:
@@ -95,6 +93,7 @@ def aggregate(
     by: Sequence[str] = (),
     metrics: Sequence[str] = (),
     baseline: Mapping[str, Json] | None = None,
+    declared: Mapping[str, Mapping[str, Json]] | None = None,
 ) -> Aggregation:
     """Read the metrics of some runs and put all tables together.
 
@@ -106,6 +105,7 @@ def aggregate(
         by: axes that make a cell of the table; none: all but the seed.
         metrics: globs; none: a few metrics that say most.
         baseline: axis to value of the setting to compare with; None: guess one; empty: compare nothing.
+        declared: the definition's `metrics`.
 
     Raises:
         UsageError: an axis, metric or baseline that does not exist.
@@ -116,7 +116,8 @@ def aggregate(
     seed = axis_column(seed_axis) if seed_axis is not None and seed_axis in axes else None
     rows_by = _rows_by(frame, by, seed)
     available = metric_columns(frame)
-    not_comparable = frozenset(key for key in available if key.removeprefix("metric/") in read.not_comparable)
+    infos = describe_metrics(available, declared, read.marked)
+    not_comparable = frozenset(key for key, info in infos.items() if not info.comparable)
     shown = match_metrics(metrics, available) if metrics and available else telling_metrics(available, not_comparable)
     guessed = baseline is None
     if baseline is None:
@@ -133,16 +134,18 @@ def aggregate(
         metrics=shown,
         metrics_chosen=bool(metrics),
         other_metrics=[key for key in available if key not in shown],
+        infos=infos,
         not_comparable=not_comparable,
         cells=completeness(frame, rows_by, columns),
         summary=summarise(frame, rows_by, shown, seed, axes=columns),
         missing=missing_runs(frame, rows_by),
         baseline=against,
         baseline_is_guessed=guessed and bool(against),
-        deltas=matched_deltas(frame, against, shown if against else [], axes=columns),
+        deltas=matched_deltas(frame, against, shown if against else [], axes=columns, seed_axis=seed),
         problems=read.problems,
         nulls=_nulls(shown, read.null_reasons),
         commits=mixed_commits(frame),
+        noops=suspected_noops(frame, statuses, columns),
         changed=_changed(statuses),
     )
 

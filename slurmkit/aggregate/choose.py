@@ -15,20 +15,30 @@ _SIDE = ("majority", "chance", "standard_error", "fraction", "count", "baseline"
 """Words in the names of what only explains a result, or keeps the books."""
 
 
-def match_metrics(patterns: Sequence[str], available: Sequence[str]) -> list[str]:
-    """Return the metrics that some globs name, in the order of the globs.
+def matches(key: str, pattern: str) -> bool:
+    """Whether a glob names a metric: by its whole key, or by the last parts of it.
 
-    A glob matches a whole key or its last parts: ``router_probe_accuracy`` finds ``final/router_probe_accuracy``.
-    A star also stands for slashes.
+    ``router_probe_accuracy`` finds ``final/router_probe_accuracy``. A star also stands for slashes.
+    """
+    return fnmatchcase(key, pattern) or fnmatchcase(key, f"*/{pattern}")
+
+
+def match_metrics(patterns: Sequence[str], available: Sequence[str], *, option: str = "--metric") -> list[str]:
+    """Return the metrics that some globs name (`matches`), in the order of the globs.
+
+    Args:
+        patterns: the globs.
+        available: keys of all metrics.
+        option: how the message calls what was asked.
 
     Raises:
         UsageError: a glob that matches no metric; suggests the nearest.
     """
     chosen: dict[str, None] = {}
     for pattern in patterns:
-        found = [key for key in available if fnmatchcase(key, pattern) or fnmatchcase(key, f"*/{pattern}")]
+        found = [key for key in available if matches(key, pattern)]
         if not found:
-            raise UsageError(f"--metric {pattern}: no metric with numbers matches. {did_you_mean(pattern, available)}")
+            raise UsageError(f"{option} {pattern}: no metric with numbers matches. {did_you_mean(pattern, available)}")
         chosen.update(dict.fromkeys(found))
     return list(chosen)
 

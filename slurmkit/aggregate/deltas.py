@@ -7,17 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from slurmkit.aggregate.table import (
-    Bools,
-    Floats,
-    Groups,
-    Ints,
-    axis_column,
-    axis_columns,
-    group_rows,
-    mean_interval,
-    usable,
-)
+from slurmkit.aggregate.frame import Bools, Floats, Ints, axis_column, axis_columns, usable
+from slurmkit.aggregate.groups import Groups, group_rows, mean_interval
 from slurmkit.definition.grid import BLOCK, SETTING
 from slurmkit.errors import UsageError
 from slurmkit.names import did_you_mean, label_text
@@ -28,12 +19,15 @@ BASELINE_WORDS = ("base", "baseline", "control", "default", "none", "off")
 
 FIGURES = (
     "n",
+    "common_cells",
     "baseline_mean",
     "setting_mean",
     "difference",
     "half_width",
     "n_baseline",
     "n_setting",
+    "naive_baseline_mean",
+    "naive_setting_mean",
     "naive_difference",
 )
 """Columns of a matched comparison, beside those that say what is compared."""
@@ -46,16 +40,19 @@ def matched_deltas(
     *,
     within: Sequence[str] = (),
     axes: Mapping[str, Sequence[Json]] | None = None,
+    seed_axis: str | None = None,
 ) -> pd.DataFrame:
     """Compare every setting with the baseline, run by run.
 
     A setting is a combination of values of the axes that `baseline` names. A run of it is matched with the baseline's
     run that has the same values of all other axes (task and seed, say); runs without a counterpart do not count.
 
-    Columns: the baseline's axes; those of `within`; ``metric``; ``n`` matched pairs; ``baseline_mean`` and
-    ``setting_mean`` over these; ``difference`` (setting minus baseline) and ``half_width`` of its 95 % t-interval over
-    the pairs (NaN: n below 2); ``n_baseline`` and ``n_setting`` runs with a value; ``naive_difference`` of the means
-    over all of these: NaN where all are matched, else a number over different sets of runs, shown to be distrusted.
+    Columns: the baseline's axes; those of `within`; ``metric``; ``n`` matched pairs in ``common_cells`` (pairs that
+    differ in the seed alone are of one cell); ``baseline_mean`` and ``setting_mean`` over these; ``difference``
+    (setting minus baseline) and ``half_width`` of its 95 % t-interval over the pairs (NaN: n below 2); ``n_baseline``
+    and ``n_setting`` runs with a value, and their ``naive_baseline_mean`` and ``naive_setting_mean``;
+    ``naive_difference`` of these: NaN where all runs are matched, else a number over different sets of runs, shown to
+    be distrusted.
 
     Args:
         frame: from `to_frame`, or some of its rows.
@@ -63,16 +60,20 @@ def matched_deltas(
         metrics: metric columns.
         within: further axes to give the differences by, rather than over all of their values.
         axes: axis name to its values: the order of the rows.
+        seed_axis: the axis whose values only repeat; None: there is none.
 
     Raises:
         UsageError: no run has the baseline's values, or an axis is unknown.
     """
     columns = [*baseline, *within]
+    others = [name for name in axis_columns(frame) if name not in baseline]
+    seed = None if seed_axis is None else axis_column(seed_axis)
     settings = group_rows(frame, list(baseline), axes)
     baseline_setting = _baseline_code(frame, baseline, settings.first)
     pairing = _Pairing(
         is_baseline=settings.codes == baseline_setting,
-        counterparts=group_rows(frame, [name for name in axis_columns(frame) if name not in baseline]),
+        counterparts=group_rows(frame, others),
+        cells=group_rows(frame, [name for name in others if name != seed]),
         shown=group_rows(frame, columns, axes),
         within=group_rows(frame, list(within)),
     )
@@ -98,12 +99,14 @@ class _Pairing:
     Attributes:
         is_baseline: (rows,).
         counterparts: rows that are compared with each other: equal in all axes that the baseline does not name.
+        cells: the same, whatever the seed.
         shown: rows that one line of the result is over.
         within: rows that one line's baseline is over.
     """
 
     is_baseline: Bools
     counterparts: Groups
+    cells: Groups
     shown: Groups
     within: Groups
 
@@ -127,16 +130,21 @@ def _compare(values: Floats, good: Bools, pairing: _Pairing) -> dict[str, Floats
     per_line = pairing.within.codes[shown.first]
     n_within, within_naive, _ = mean_interval(values[reference], pairing.within.codes[reference], len(pairing.within))
     n_baseline = n_within[per_line]
+    cell_pairs = np.unique(pairs * len(pairing.cells) + pairing.cells.codes[paired]) // max(len(pairing.cells), 1)
+    naive_baseline = within_naive[per_line]
     all_matched = (n == n_setting) & (n == n_baseline)
     return {
         "n": n,
+        "common_cells": np.bincount(cell_pairs, minlength=lines),
         "baseline_mean": mean_interval(against[paired], pairs, lines)[1],
         "setting_mean": mean_interval(values[paired], pairs, lines)[1],
         "difference": difference,
         "half_width": half_width,
         "n_baseline": n_baseline,
         "n_setting": n_setting,
-        "naive_difference": np.where(all_matched, np.nan, setting_naive - within_naive[per_line]),
+        "naive_baseline_mean": naive_baseline,
+        "naive_setting_mean": setting_naive,
+        "naive_difference": np.where(all_matched, np.nan, setting_naive - naive_baseline),
     }
 
 

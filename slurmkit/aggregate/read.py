@@ -1,24 +1,15 @@
 """``metrics.json`` of completed runs into columns: what is good is kept, what is wrong is named."""
 
-import hashlib
-import json
-import math
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import orjson
 
+from slurmkit.aggregate.metrics_file import METRICS_FILE, Flaw, FlawError, Problem, kind_of, values_of
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
-
-METRICS_FILE = "metrics.json"
-CONFIG_FILE = "config.json"
 
 REASON_SUFFIX = "__reason"
 """``<key>__reason`` says why ``<key>`` is null."""
@@ -27,49 +18,10 @@ COMPARABLE_SUFFIX = "__comparable"
 PROVENANCE_PREFIX = "provenance/"
 """Keys that say where the numbers come from; no metrics."""
 
-_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-_FIRST_READ_BYTES = 1 << 14
 _FILES_A_GROUP = 512
 """So few that their values are still in the processor's cache when they become columns (a third of the time)."""
-_LIMIT_BYTES = 1 << 26
-"""Far above any file of final metrics: a larger one is something else under that name."""
-
 
 _Positions = np.ndarray[Any, np.dtype[np.int64]]
-
-
-class Flaw(StrEnum):
-    """Why a completed run's metrics, or one of them, could not be used."""
-
-    MISSING = "metrics_missing"
-    UNREADABLE = "metrics_unreadable"
-    EMPTY = "metrics_empty"
-    TRUNCATED = "metrics_truncated"
-    NOT_FINITE = "metrics_not_finite"
-    NOT_JSON = "metrics_not_json"
-    NOT_AN_OBJECT = "metrics_not_an_object"
-    AMBIGUOUS = "metrics_ambiguous"
-    CHANGED = "metrics_changed"
-    FOREIGN = "metrics_foreign"
-    NOT_A_NUMBER = "metric_not_a_number"
-    """One value only: text where other runs have a number. The run's other metrics are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with a metrics file.
-
-    Attributes:
-        run: name of the run.
-        path: the file.
-        flaw: the kind of problem.
-        what: one sentence, with the value.
-    """
-
-    run: str
-    path: str
-    flaw: Flaw
-    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +33,7 @@ class Metrics:
         others: key to a list of bools, texts and lists; None where the run has no value.
         flaws: position of a completed run to why it has no metrics at all.
         problems: what is wrong, in the order of the runs.
-        not_comparable: keys whose values mean something else in each setting.
+        marked: keys of which runs say (``<key>__comparable: false``) that they mean something else in each setting.
         null_reasons: key to how often which reason was given for a null.
     """
 
@@ -89,15 +41,12 @@ class Metrics:
     others: dict[str, list[Json]]
     flaws: dict[int, Flaw]
     problems: tuple[Problem, ...]
-    not_comparable: frozenset[str]
+    marked: frozenset[str]
     null_reasons: dict[str, Counter[str]]
 
 
-class _FlawError(Exception):
-    def __init__(self, flaw: Flaw, what: str) -> None:
-        super().__init__(what)
-        self.flaw = flaw
-        self.what = what
+NO_METRICS = Metrics({}, {}, {}, (), frozenset(), {})
+"""For a frame of runs alone."""
 
 
 @dataclass(slots=True)
@@ -130,8 +79,8 @@ def read_metrics(statuses: Sequence[RunStatus]) -> Metrics:
             continue
         path = f"{status.folder}/{METRICS_FILE}"
         try:
-            values = _values_of(path, status)
-        except _FlawError as error:
+            values = values_of(path, status)
+        except FlawError as error:
             flawed[position] = Problem(status.name, path, error.flaw, error.what)
             continue
         keys = tuple(values)
@@ -152,149 +101,9 @@ def read_metrics(statuses: Sequence[RunStatus]) -> Metrics:
         others,
         flaws,
         tuple(problem for _, problem in problems),
-        columns.not_comparable(),
+        columns.marked(),
         columns.null_reasons,
     )
-
-
-def _values_of(path: str, status: RunStatus) -> dict[str, Json]:
-    """Read, parse and check one file.
-
-    Raises:
-        _FlawError: it is not this run's good metrics.
-    """
-    content = _content_of(path)
-    values = _parse(content)
-    if content.rfind(b"{") > content.find(
-        b"{"
-    ):  # a nested object, or a brace in a text: a cheap test, since nearly all are flat
-        values = _flatten(values)
-    expected = status.metrics_sha256
-    if expected is not None:
-        found = hashlib.sha256(content).hexdigest()
-        if found != expected:
-            raise _FlawError(
-                Flaw.CHANGED,
-                f"changed since the run completed: its SHA-256 was {expected[:12]}, now it is {found[:12]}",
-            )
-    run_id = values.get("provenance/run_id")
-    if run_id is not None and run_id != status.id:
-        raise _FlawError(Flaw.FOREIGN, f"belongs to run {run_id!r} by its provenance/run_id, not to {status.id!r}")
-    config = values.get("provenance/config_sha256")
-    if config is not None and config != status.config_sha256 and config != _config_sha256(status.run_dir):
-        raise _FlawError(
-            Flaw.FOREIGN,
-            f"belongs to another config: its provenance/config_sha256 is {str(config)[:12]!r}, "
-            f"this run's config has {status.config_sha256[:12]!r}",
-        )
-    return values
-
-
-def _config_sha256(run_dir: Path) -> str:
-    """Return the hash of the config file as the command saw it, placeholders filled in; empty if it is gone."""
-    try:
-        return hashlib.sha256((run_dir / CONFIG_FILE).read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-def _content_of(path: str) -> bytes:
-    """Return a file's bytes; a pipe or device under the name blocks nobody.
-
-    Raises:
-        _FlawError: there is no file, or it cannot be read, or it is absurdly large.
-    """
-    try:
-        descriptor = os.open(path, _OPEN_FLAGS)
-        try:
-            content = os.read(descriptor, _FIRST_READ_BYTES)
-            if len(content) == _FIRST_READ_BYTES:
-                with os.fdopen(os.dup(descriptor), "rb") as file:
-                    content += file.read(_LIMIT_BYTES)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise _FlawError(Flaw.MISSING, "the file is missing, though the run completed") from None
-    except OSError as error:
-        raise _FlawError(Flaw.UNREADABLE, f"cannot be read: {error.strerror}") from None
-    if len(content) > _LIMIT_BYTES:
-        raise _FlawError(Flaw.UNREADABLE, f"larger than {_LIMIT_BYTES >> 20} MiB, which no file of final metrics is")
-    return content
-
-
-def _parse(content: bytes) -> dict[str, Json]:
-    try:
-        values: Json = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise _diagnose(content, error) from None
-    if type(values) is not dict:
-        raise _FlawError(Flaw.NOT_AN_OBJECT, f"holds a {_kind(values)} where an object of metrics is expected")
-    return cast("dict[str, Json]", values)
-
-
-def _diagnose(content: bytes, error: orjson.JSONDecodeError) -> _FlawError:
-    """Say what is wrong with bytes that are not JSON."""
-    text = content.strip(b" \t\r\n\0")
-    if not text:
-        return _FlawError(
-            Flaw.EMPTY, "empty" if not content else f"holds nothing but {len(content)} blank or zero bytes"
-        )
-    if text.startswith(b"{") and (not text.endswith(b"}") or "end of data" in error.msg):
-        return _FlawError(Flaw.TRUNCATED, f"cut off after {len(text)} bytes, in line {error.lineno}")
-    try:
-        lenient: Json = json.loads(content)
-    except (ValueError, RecursionError):
-        lenient = None
-    if isinstance(lenient, dict):
-        keys = list(_not_finite(cast("dict[str, Json]", lenient)))
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            return _FlawError(Flaw.NOT_FINITE, f"NaN or Infinity in {', '.join(keys[:3])}{more}")
-    return _FlawError(Flaw.NOT_JSON, f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}")
-
-
-def _leaves(nested: dict[str, Json]) -> Iterator[tuple[str, Json]]:
-    """Yield the flat keys and values of nested objects, in the file's order."""
-    stack: list[tuple[str, Iterator[tuple[str, Json]]]] = [("", iter(nested.items()))]
-    while stack:
-        prefix, items = stack[-1]
-        for key, value in items:
-            if type(value) is dict:
-                stack.append((f"{prefix}{key}/", iter(cast("dict[str, Json]", value).items())))
-                break
-            yield prefix + key, value
-        else:
-            stack.pop()
-
-
-def _not_finite(nested: dict[str, Json]) -> Iterator[str]:
-    for key, value in _leaves(nested):
-        members = cast("list[Json]", value) if isinstance(value, list) else [value]
-        if any(isinstance(member, float) and not math.isfinite(member) for member in members):
-            yield key
-
-
-def _flatten(nested: dict[str, Json]) -> dict[str, Json]:
-    flat: dict[str, Json] = {}
-    for key, value in _leaves(nested):
-        if key in flat:
-            raise _FlawError(Flaw.AMBIGUOUS, f"gives {key} twice, flat and nested")
-        flat[key] = value
-    return flat
-
-
-def _kind(value: Json) -> str:
-    """Name a JSON type in words."""
-    names = {
-        dict: "object",
-        list: "list",
-        str: "text",
-        bool: "bool",
-        int: "number",
-        float: "number",
-        type(None): "null",
-    }
-    return names[type(value)]
 
 
 class _Columns:
@@ -356,17 +165,11 @@ class _Columns:
             for position, value in enumerate(self._others.pop(key)):
                 if value is not None:
                     status = self._statuses[position]
-                    what = f"{key}: {str(value)[:40]!r} is a {_kind(value)}, other runs have a number; left out"
+                    what = f"{key}: {str(value)[:40]!r} is a {kind_of(value)}, other runs have a number; left out"
                     path = f"{status.folder}/{METRICS_FILE}"
                     mixed.append((position, Problem(status.name, path, Flaw.NOT_A_NUMBER, what)))
         return self._numbers, self._others, mixed
 
-    def not_comparable(self) -> frozenset[str]:
-        """Return the keys marked by a sibling, and total losses: their sum changes with the terms of a setting."""
-        totals = {key for key in self._numbers if _is_total_loss(key)}
-        return frozenset(totals | (self._marked & self._numbers.keys()))
-
-
-def _is_total_loss(key: str) -> bool:
-    parts = key.split("/")
-    return parts[-1] == "total_loss" or (parts[-1] == "total" and parts[0] == "loss")
+    def marked(self) -> frozenset[str]:
+        """Return the keys of which a run says, by a sibling, that they are not comparable."""
+        return frozenset(self._marked & self._numbers.keys())

@@ -1,142 +1,14 @@
-"""Runs as a DataFrame, and cells of it as means over seeds with their intervals and their completeness."""
+"""Cells of a frame: means over seeds with their intervals, completeness, and one axis against another."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from slurmkit.aggregate.read import Metrics, read_metrics
-from slurmkit.aggregate.student import t_half_width_factor
-from slurmkit.errors import UsageError
-from slurmkit.records import Json, RunStatus
-from slurmkit.states import State
-
-RUN_COLUMNS = ("id", "name", "state", "reason", "attempt", "commit")
-"""Columns of a run's own, between its axes and its metrics."""
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-def to_frame(
-    statuses: Sequence[RunStatus], axes: Mapping[str, Sequence[Json]], *, metrics: Metrics | None = None
-) -> pd.DataFrame:
-    """Return one row a run: its axis values, where it stands, its metrics.
-
-    Columns: the axes in the definition's order; `RUN_COLUMNS`; the metrics by name. Numbers are float64, NaN where a
-    run has none (it is not completed, or its metrics file cannot be used: then ``reason`` says which, such as
-    ``metrics_truncated``). An axis with the name of one of `RUN_COLUMNS` becomes ``axis/<name>``, a metric with the
-    name of any other column ``metric/<name>``.
-
-    Args:
-        statuses: the runs, in the definition's order.
-        axes: axis name to its values, in the definition's order.
-        metrics: what `read_metrics` gave for the same runs; None reads the files now.
-    """
-    if metrics is None:
-        metrics = read_metrics(statuses)
-    names = list(dict.fromkeys([*axes, *(name for keys in {tuple(s.axes) for s in statuses} for name in keys)]))
-    columns: dict[str, Any] = {axis_column(name): _axis_values([s.axes.get(name) for s in statuses]) for name in names}
-    reasons = [None if s.reason is None else s.reason.value for s in statuses]
-    for position, flaw in metrics.flaws.items():
-        reasons[position] = flaw.value
-    columns["id"] = pd.array([s.id for s in statuses], dtype="str")
-    columns["name"] = pd.array([s.name for s in statuses], dtype="str")
-    columns["state"] = pd.array([s.state.value for s in statuses], dtype="str")
-    columns["reason"] = pd.array(reasons, dtype="str")
-    columns["attempt"] = np.array([s.attempt for s in statuses], dtype=np.int64)
-    columns["commit"] = pd.array([s.commit for s in statuses], dtype="str")
-    taken = set(columns)
-    for key in sorted(metrics.numbers.keys() | metrics.others.keys()):
-        column = metrics.numbers[key] if key in metrics.numbers else _other_values(metrics.others[key])
-        columns[f"metric/{key}" if key in taken else key] = column
-    return pd.DataFrame(columns)
-
-
-def axis_column(axis: str) -> str:
-    """Return the name of an axis's column."""
-    return f"axis/{axis}" if axis in RUN_COLUMNS else axis
-
-
-def axis_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the axis columns of a frame, in the definition's order."""
-    names = [str(name) for name in frame.columns]
-    return names[: names.index(RUN_COLUMNS[0])]
-
-
-def metric_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the columns of a frame that hold metrics with numbers, in order."""
-    names = [str(name) for name in frame.columns]
-    return [name for name in names[names.index(RUN_COLUMNS[-1]) + 1 :] if frame[name].dtype == np.float64]
-
-
-def _axis_values(values: list[Json]) -> Any:
-    """Return a column: numbers, bools or texts as such, and as objects where kinds are mixed or missing."""
-    types = set(map(type, values))
-    if types and (types <= {int, float} or types in ({bool}, {str})):
-        return pd.Series(values)
-    return pd.Series(values, dtype=object)
-
-
-def _other_values(values: list[Json]) -> Any:
-    types = set(map(type, values)) - {type(None)}
-    dtype = "boolean" if types == {bool} else "str" if types == {str} else object
-    return pd.Series(values, dtype=dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Groups:
-    """Rows of a frame grouped by columns.
-
-    Attributes:
-        codes: (rows,) number of each row's group, from 0, in the order of the axes' values.
-        first: (groups,) position of a group's first row.
-    """
-
-    codes: Ints
-    first: Ints
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-
-def group_rows(frame: pd.DataFrame, columns: Sequence[str], axes: Mapping[str, Sequence[Json]] | None = None) -> Groups:
-    """Group the rows of a frame by columns.
-
-    Args:
-        frame: from `to_frame`, or some of its rows.
-        columns: what to group by; none makes one group of all.
-        axes: axis name to its values: their order. None: the order in which they first appear.
-
-    Raises:
-        UsageError: the frame has no such column.
-    """
-    codes: Ints = np.zeros(len(frame), dtype=np.int64)
-    order = {axis_column(name): values for name, values in (axes or {}).items()}
-    for name in columns:
-        if name not in frame.columns:
-            raise UsageError(f"axis {name!r}: there is none of that name. There are: {', '.join(axis_columns(frame))}.")
-        own, values = pd.factorize(frame[name], use_na_sentinel=False)
-        rank = {value: position for position, value in enumerate(order.get(name, ()))}
-        places = [rank.get(None if _is_missing(value) else value, len(rank)) for value in values]
-        position = np.empty(len(places), dtype=np.int64)
-        position[np.argsort(np.array(places, dtype=np.int64), kind="stable")] = np.arange(len(places))
-        codes = np.unique(codes * max(len(places), 1) + position[own], return_inverse=True)[1]
-    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
-    return Groups(codes.astype(np.int64), first.astype(np.int64))
-
-
-def _is_missing(value: Json) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def usable(frame: pd.DataFrame) -> Bools:
-    """Return (rows,): which runs completed and left metrics that can be used."""
-    return ((frame["state"] == State.COMPLETED.value) & frame["reason"].isna()).to_numpy(dtype=np.bool_)
+from slurmkit.aggregate.frame import Floats, Ints, axis_column, axis_columns, usable
+from slurmkit.aggregate.groups import group_rows, mean_interval
+from slurmkit.names import label_text
+from slurmkit.records import Json
 
 
 def completeness(
@@ -161,9 +33,14 @@ def missing_runs(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def left_out_axes(frame: pd.DataFrame, by: Sequence[str], seed_axis: str | None) -> list[str]:
-    """Return the axes that a mean by some columns runs over, the seed excepted: those with more than one value."""
+    """Return the axes that a mean by some columns runs over, the seed excepted: those with several values in a group.
+
+    An axis that follows from the columns (the block from its setting, a zipped axis from the other) is none of them.
+    """
     kept = {*by, *([axis_column(seed_axis)] if seed_axis else [])}
-    return [name for name in axis_columns(frame) if name not in kept and frame[name].nunique(dropna=False) > 1]
+    groups = len(group_rows(frame, by))
+    others = [name for name in axis_columns(frame) if name not in kept]
+    return [name for name in others if len(group_rows(frame, [*by, name])) > groups]
 
 
 def summarise(
@@ -244,32 +121,27 @@ def _mean_over_cells(part: pd.DataFrame, values: Floats, groups: Ints, units: In
     part["common_mean"], part["common_cells"] = common_mean, common_n
 
 
-def mean_interval(values: Floats, codes: Ints, size: int) -> tuple[Ints, Floats, Floats]:
-    """Return number, mean and half-width of the mean's 95 % t-interval of each group.
+def pivot(summary: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], metric: str, value: str) -> pd.DataFrame:
+    """Return one metric of a summary with some axes down and others across.
+
+    Columns: those of `rows`; then one for each combination of values of `columns`, named by these values joined by
+    ``/``, in their order of first appearance. A cell that no run is planned for is NaN.
 
     Args:
-        values: (rows,) finite.
-        codes: (rows,) the group of each.
-        size: number of groups.
-
-    Returns:
-        (size,) n; (size,) mean, NaN where n is 0; (size,) half-width t(n - 1) s / sqrt(n), NaN where n is below 2.
+        summary: from `summarise`, by `rows` and `columns`.
+        rows: axis columns that make the rows; none: one row.
+        columns: axis columns that make the columns.
+        metric: which of its metrics.
+        value: which of its columns, such as ``mean``.
     """
-    n: Ints = np.bincount(codes, minlength=size)
-    first = np.full(size, np.nan)
-    first[codes[::-1]] = values[::-1]
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # From a group's first value on: equal values have exactly that mean and no spread.
-        mean = first + np.bincount(codes, values - first[codes], size) / n
-        variance = np.bincount(codes, (values - mean[codes]) ** 2, size) / (n - 1)
-        factor = np.full(size, np.nan)
-        for count in np.unique(n[n > 1]).tolist():
-            factor[n == count] = t_half_width_factor(count - 1)
-        half_width = factor * np.sqrt(variance / n)
-    return n, mean, half_width
-
-
-def mixed_commits(frame: pd.DataFrame) -> dict[str, int]:
-    """Return commit to number of usable runs, most first, if there is more than one; empty otherwise."""
-    counts = frame.loc[usable(frame), "commit"].value_counts()
-    return {str(commit): int(count) for commit, count in counts.items()} if len(counts) > 1 else {}
+    part = summary[summary["metric"] == metric]
+    down, across = group_rows(part, rows), group_rows(part, columns)
+    labels = part[list(columns)].iloc[across.first].itertuples(index=False, name=None)
+    names: list[str] = ["/".join(map(label_text, row)) for row in labels]
+    order = np.argsort(across.first, kind="stable")
+    cells = np.full((len(down), len(across)), np.nan)
+    cells[down.codes, across.codes] = part[value].to_numpy(dtype=np.float64)
+    table = part[list(rows)].iloc[np.sort(down.first)].reset_index(drop=True)
+    by_first = np.argsort(down.first, kind="stable")
+    wide = pd.DataFrame(cells[by_first][:, order], columns=[names[i] for i in order.tolist()])
+    return pd.concat([table, wide], axis=1)

@@ -9,7 +9,7 @@ import orjson
 import pandas as pd
 
 from slurmkit.aggregate.aggregation import Aggregation
-from slurmkit.aggregate.table import RUN_COLUMNS, axis_columns
+from slurmkit.aggregate.frame import RUN_COLUMNS, axis_columns
 from slurmkit.aggregate.text import TextTable, deltas_table, summary_table, warnings
 from slurmkit.errors import UsageError
 from slurmkit.files import write_atomic

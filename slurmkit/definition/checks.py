@@ -329,6 +329,14 @@ def _seed_axis(definition: "Definition") -> Problems:
         yield definition.source.problem(["seed_axis"], what, at="value")
 
 
+def _metrics(definition: "Definition") -> Problems:
+    for pattern, metric in definition.metrics.items():
+        if all(value is None for value in metric.to_json().values()):
+            yield definition.source.problem(
+                ["metrics", pattern], "says nothing of the metric. Add label, direction, format or comparable."
+            )
+
+
 _CHECKS = [
     _Check(_config, "config", "config"),
     _Check(_axes, "axes settings", "axes"),
@@ -340,6 +348,7 @@ _CHECKS = [
     _Check(_needs_when, "axes settings include needs", "needs"),
     _Check(_targets, "axes zip settings config overrides", "targets"),
     _Check(_seed_axis, "axes seed_axis", "seed_axis"),
+    _Check(_metrics, "metrics", "metrics"),
     _Check(references.placeholders_known, "axes zip settings needs", "placeholders"),
     _Check(references.axes_used, "axes settings config command env needs placeholders", "used"),
     _Check(references.needs_sound, "axes settings needs", "needs"),

@@ -12,6 +12,8 @@ from slurmkit.definition.parts import (
     Argument,
     AxisOrList,
     CollectionName,
+    Metric,
+    MetricPattern,
     Need,
     Override,
     Part,
@@ -73,6 +75,11 @@ class Definition(Part):
         "also how often the run goes back to the queue by itself before, {requeue: n}.",
     )
 
+    metrics: dict[MetricPattern, Metric] = Field(
+        default_factory=dict[str, Metric],
+        description="What metrics are: key or glob to label, direction, format, comparable. Later entries win.",
+    )
+
     _source: Source = PrivateAttr(default=Source("definition", {}, Node((1, 1), (1, 1), {}), ()))
 
     @property
@@ -127,6 +134,7 @@ class Definition(Part):
                 }
                 for reason, rule in self.on_failure.items()
             },
+            "metrics": {pattern: metric.to_json() for pattern, metric in self.metrics.items()},
         }
 
 

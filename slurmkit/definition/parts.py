@@ -39,6 +39,8 @@ _RESERVED_OPTIONS = (
     | frozenset(["clusters", "gid", "help", "parsable", "quiet", "test-only", "uid", "usage", "verbose", "version"])
     | frozenset(["batch-script", "wait"])
 )
+_NUMBER_FORMAT = re.compile(r"\+?,?(\.[0-9]{1,2})?[efg%]")
+"""The part of Python's format language that writes any finite number on few characters."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SCALAR_SCHEMA: dict[str, Json] = {"type": ["string", "number", "boolean", "null"]}
 _LABELS_SCHEMA: dict[str, Json] = {"type": "array", "minItems": 1, "items": _SCALAR_SCHEMA}
@@ -214,6 +216,54 @@ class Sample(Part):
     seed: int = Field(
         default=0, ge=0, description="Of the draw. The same seed with a larger count keeps the cells it had."
     )
+
+
+def _metric_pattern(pattern: str) -> str:
+    if not pattern.strip() or not pattern.isprintable():
+        raise ValueError(f"{shown(pattern)} names no metric. Write its key, or a glob such as loss/val/*")
+    return pattern
+
+
+def _metric_label(label: str) -> str:
+    if not label.strip() or not label.isprintable() or len(label) > 80:
+        raise ValueError(f"{shown(label)} is no label. Write one line of at most 80 characters")
+    return label
+
+
+def _direction(value: Json) -> Json:
+    if value not in ("min", "max"):
+        raise ValueError(f"expected min or max, got {shown(value)}. Write the one that is better")
+    return value
+
+
+def _number_format(value: Json) -> Json:
+    if not isinstance(value, str) or not _NUMBER_FORMAT.fullmatch(value):
+        raise ValueError(f"expected a format of numbers, got {shown(value)}. Write for example .3f, .2e, .1% or ,.0f")
+    return value
+
+
+MetricPattern = Annotated[str, AfterValidator(_metric_pattern)]
+
+
+class Metric(Part):
+    """What tables and reports have to know of a metric; what is left out is told from its name."""
+
+    label: Annotated[str, AfterValidator(_metric_label)] | None = Field(
+        default=None, description="What tables and figures call it."
+    )
+    direction: Annotated[Any, AfterValidator(_direction), WithJsonSchema({"enum": ["min", "max"]})] = Field(
+        default=None, description="Which values are better: the small ones (min) or the large ones (max)."
+    )
+    format: Annotated[Any, AfterValidator(_number_format), WithJsonSchema({"type": "string"})] = Field(
+        default=None, description="How its numbers are written, such as .3f, .2e or .1%."
+    )
+    comparable: bool | None = Field(
+        default=None, description="false: it means something else in each setting, and ranks none."
+    )
+
+    def to_json(self) -> dict[str, Json]:
+        """Return what was declared, without what was left out."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
 
 
 class Need(Part):

@@ -1,0 +1,84 @@
+"""Rows of a frame in groups, and the mean of each group with its interval."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from slurmkit.aggregate.frame import Floats, Ints, axis_column, axis_columns
+from slurmkit.aggregate.student import t_half_width_factor
+from slurmkit.errors import UsageError
+from slurmkit.records import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Rows of a frame grouped by columns.
+
+    Attributes:
+        codes: (rows,) number of each row's group, from 0, in the order of the axes' values.
+        first: (groups,) position of a group's first row.
+    """
+
+    codes: Ints
+    first: Ints
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def group_rows(frame: pd.DataFrame, columns: Sequence[str], axes: Mapping[str, Sequence[Json]] | None = None) -> Groups:
+    """Group the rows of a frame by columns.
+
+    Args:
+        frame: from `to_frame`, or some of its rows.
+        columns: what to group by; none makes one group of all.
+        axes: axis name to its values: their order. None: the order in which they first appear.
+
+    Raises:
+        UsageError: the frame has no such column.
+    """
+    codes: Ints = np.zeros(len(frame), dtype=np.int64)
+    order = {axis_column(name): values for name, values in (axes or {}).items()}
+    for name in columns:
+        if name not in frame.columns:
+            raise UsageError(f"axis {name!r}: there is none of that name. There are: {', '.join(axis_columns(frame))}.")
+        own, values = pd.factorize(frame[name], use_na_sentinel=False)
+        rank = {value: position for position, value in enumerate(order.get(name, ()))}
+        places = [rank.get(None if _is_missing(value) else value, len(rank)) for value in values]
+        position = np.empty(len(places), dtype=np.int64)
+        position[np.argsort(np.array(places, dtype=np.int64), kind="stable")] = np.arange(len(places))
+        codes = np.unique(codes * max(len(places), 1) + position[own], return_inverse=True)[1]
+    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
+    return Groups(codes.astype(np.int64), first.astype(np.int64))
+
+
+def _is_missing(value: Json) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def mean_interval(values: Floats, codes: Ints, size: int) -> tuple[Ints, Floats, Floats]:
+    """Return number, mean and half-width of the mean's 95 % t-interval of each group.
+
+    Args:
+        values: (rows,) finite.
+        codes: (rows,) the group of each.
+        size: number of groups.
+
+    Returns:
+        (size,) n; (size,) mean, NaN where n is 0; (size,) half-width t(n - 1) s / sqrt(n), NaN where n is below 2.
+    """
+    n: Ints = np.bincount(codes, minlength=size)
+    first = np.full(size, np.nan)
+    first[codes[::-1]] = values[::-1]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        # From a group's first value on: equal values have exactly that mean and no spread.
+        mean = first + np.bincount(codes, values - first[codes], size) / n
+        variance = np.bincount(codes, (values - mean[codes]) ** 2, size) / (n - 1)
+        factor = np.full(size, np.nan)
+        for count in np.unique(n[n > 1]).tolist():
+            factor[n == count] = t_half_width_factor(count - 1)
+        half_width = factor * np.sqrt(variance / n)
+    return n, mean, half_width
