@@ -47,6 +47,10 @@ class Tokenizer(Protocol):
     z_close: int
     z_empty: int
 
+    def latent(self, k: int) -> int:
+        """Return the id of ``<zk>``, k from 1 on."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text without markup."""
         ...
@@ -77,8 +81,13 @@ class PretrainedTokenizer:
         self.x_open, self.x_close = ids["<x>"], ids["</x>"]
         self.y_open, self.y_close = ids["<y>"], ids["</y>"]
         self.z_open, self.z_close, self.z_empty = ids["<z>"], ids["</z>"], ids["<z_empty>"]
+        self._latents = [ids[f"<z{k}>"] for k in range(1, 9)]
         self.new_ids = sorted(ids[token] for token in missing)
         self._tokenizer = tokenizer
+
+    def latent(self, k: int) -> int:
+        """Return the id of ``<zk>``, k from 1 on."""
+        return self._latents[k - 1]
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text without markup."""
@@ -209,6 +218,11 @@ class Parts:
 def embedding_table(model: Any) -> Tensor:
     """Return the rows of a causal LM's input embedding, (V, d), as it stands."""
     return model.get_input_embeddings().weight
+
+
+def output_table(model: Any) -> Tensor:
+    """Return the rows of a causal LM's output layer, (V, d), as it stands; the input's where the two are tied."""
+    return model.get_output_embeddings().weight
 
 
 def hidden_states(

@@ -11,12 +11,13 @@ from pydantic_core import ErrorDetails
 from trainer.config import Config
 from trainer.errors import ConfigError, suggestion
 from trainer.tasks import TASKS, TaskError
+from trainer.weights import TERMS, Term, first_step_above_0
 
-DISCRETE_ONLY = ("router_support_weight", "posterior_entropy_weight", "inter_latent_divergence_weight")
-"""Weights of terms that have no meaning for a Gaussian z."""
-
-NOT_YET = ("token_weighted_reconstruction_weight",)
-"""Weights of terms that this trainer does not compute."""
+OTHER_KIND = {
+    "continuous": ("latent.count", "objective.inter_latent_divergence_positions"),
+    "discrete": ("latent.dim", "latent.samples"),
+}
+"""Keys that a kind of latent does not look at, beside the weights of terms that it does not have."""
 
 
 def load_config(path: Path) -> Config:
@@ -73,22 +74,54 @@ def inactive(config: Config) -> list[str]:
 def _without_effect(config: Config, key: str) -> bool:
     section, _, name = key.partition(".")
     if config.mode == "base":
-        return section in {"base", "latent", "adaptation", "objective"} or key in {
-            "data.source",
-            "data.drop_invalid",
-            "train.head_lr",
-            "train.posterior_lr_scale",
-        }
+        return (
+            key == "eval.posterior"
+            or section in {"base", "latent", "adaptation", "objective"}
+            or key
+            in {
+                "data.source",
+                "data.drop_invalid",
+                "train.head_lr",
+                "train.posterior_lr_scale",
+            }
+        )
     return (
         section == "model"
         or key == "data.records"
-        or (section == "objective" and name in (*DISCRETE_ONLY, *NOT_YET))
-        or (key == "objective.kl_warmup_steps" and config.objective.beta == 0)
-        or (section == "adaptation" and name != "kind" and config.adaptation.kind == "full")
+        or key in OTHER_KIND[config.latent.kind]
+        or (section == "objective" and _objective_without_effect(config, name))
+        or (section == "adaptation" and name != "kind" and config.adaptation.kind != "lora")
         or (key == "pool.temperature" and config.data.source == "groundtruth")
+        or (key == "train.posterior_lr_scale" and config.adaptation.kind == "head_only")
         or (key == "train.final_lr_share" and config.train.schedule == "constant")
         or (key == "train.max_sequences_per_epoch" and config.train.epochs is None)
     )
+
+
+def _objective_without_effect(config: Config, name: str) -> bool:
+    objective, kind = config.objective, config.latent.kind
+
+    def weighs(key: str) -> bool:
+        return first_step_above_0(getattr(objective, key)) is not None
+
+    term = next((term for term in TERMS.values() if term.key == name), None)
+    if term is not None:
+        return kind not in term.kinds
+    token_weighted = weighs("token_weighted_reconstruction_weight")
+    divergence = kind == "discrete" and weighs("inter_latent_divergence_weight")
+    match name:
+        case "kl_warmup_steps":
+            return not weighs("beta")
+        case "curriculum_steps":
+            return objective.token_weighted_mode != "curriculum"
+        case "baseline_normalized":
+            return objective.token_weighted_mode == "replace"
+        case "token_weighted_gamma":
+            return not token_weighted and not (divergence and objective.inter_latent_divergence_positions == "weighted")
+        case "inter_latent_divergence_positions":
+            return not divergence
+        case _:
+            return False
 
 
 def _set_keys(section: BaseModel, prefix: str = "") -> Iterator[str]:
@@ -123,25 +156,56 @@ def _task_problems(config: Config) -> Iterator[str]:
 
 
 def _mode_problems(config: Config) -> Iterator[str]:
-    weights = {name: value for name, value in config.objective if name == "beta" or name.endswith("_weight")}
     if config.mode == "base":
-        for name in sorted(config.objective.model_fields_set & weights.keys()):
-            if weights[name] != 0:
-                yield f"objective.{name}: is {weights[name]:g}, but a base run has no such term. Leave it out."
+        for term in TERMS.values():
+            if term.key in config.objective.model_fields_set and _starts(config, term) is not None:
+                yield f"objective.{term.key}: is {_shown(config, term)}, but a base run has no such term. Leave it out."
         return
     if config.base is None:
         yield "base.path: missing. Name the checkpoint folder of a base run, or a pretrained causal language model."
-    for name in DISCRETE_ONLY:
-        if weights[name] != 0:
-            yield f"objective.{name}: is {weights[name]:g}, but a continuous latent has no such term. Set it to 0."
-    for name in NOT_YET:
-        if weights[name] != 0:
-            yield f"objective.{name}: is {weights[name]:g}, but this trainer does not compute that term. Set it to 0."
-    if config.adaptation.kind == "lora" and config.train.optimizer == "muon":
+    if config.latent.kind == "discrete" and config.latent.count is None:
+        yield "latent.count: missing. Say how many values a discrete latent has, 2 to 8."
+    yield from _term_problems(config)
+    if config.adaptation.kind != "full" and config.train.optimizer == "muon":
         yield (
-            "train.optimizer: is 'muon', which trains whole matrices, but LoRA leaves none to train. "
-            "Take adamw, or adaptation.kind: full."
+            "train.optimizer: is 'muon', which trains whole matrices of the backbone, but adaptation.kind "
+            f"{config.adaptation.kind} leaves none to train. Take adamw, or adaptation.kind: full."
         )
+
+
+def _term_problems(config: Config) -> Iterator[str]:
+    """Tell of terms that the latent's kind does not have, and of weights that never act."""
+    kind, steps = config.latent.kind, config.train.steps
+    for term in TERMS.values():
+        start = _starts(config, term)
+        if start is None:
+            continue
+        if kind not in term.kinds:
+            yield (
+                f"objective.{term.key}: is {_shown(config, term)}, but a {kind} latent has no such term. Set it to 0."
+            )
+        elif steps is not None and start > steps:
+            yield (
+                f"objective.{term.key}: is {_shown(config, term)}, above 0 from step {start} on, but the run ends at "
+                f"step {steps}. Let it begin earlier."
+            )
+    token_weighted = TERMS["token_weighted_reconstruction"]
+    if config.objective.token_weighted_mode != "additive" and _starts(config, token_weighted) is None:
+        yield (
+            f"objective.token_weighted_mode: is {config.objective.token_weighted_mode}, but "
+            f"objective.{token_weighted.key} is 0. Give it a weight, or take mode additive."
+        )
+
+
+def _starts(config: Config, term: Term) -> int | None:
+    """Return the first step in which a term has a weight above 0."""
+    return first_step_above_0(getattr(config.objective, term.key)) if term.key else None
+
+
+def _shown(config: Config, term: Term) -> str:
+    """Write a term's weight as the configuration has it."""
+    weight = getattr(config.objective, term.key)
+    return json.dumps(weight) if isinstance(weight, tuple) else f"{weight:g}"
 
 
 def _train_problems(config: Config) -> Iterator[str]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
+from trainer.weights import ScheduledWeight
+
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
@@ -62,44 +64,70 @@ class LatentConfig(Section):
     """The latent variable z.
 
     Attributes:
-        kind: ``continuous``: Gaussian router and posterior, injected as a projected vector.
-        dim: number of dimensions of z.
+        kind: ``continuous``: Gaussian router and posterior, injected as a projected vector. ``discrete``: one of
+            `count` tokens; the router is the next-token distribution.
+        dim: continuous: number of dimensions of z.
+        count: discrete: number of values of z; to be given.
         pooling: what the posterior reads: ``mean`` over the target positions or the ``last`` state (at ``<eos>``).
             Default: mean for a model from scratch, last for a pretrained one.
         position_neutral: whether the three tokens of the latent slot share the position of ``</x>``, so that the
             model starts out equal to the base. Default: true for a model from scratch, false for a pretrained one.
-        samples: latent samples per record and step.
+        samples: continuous: latent samples per record and step.
     """
 
-    kind: Literal["continuous"] = "continuous"
+    kind: Literal["continuous", "discrete"] = "continuous"
     dim: Count = 8
+    count: Annotated[int, Field(ge=2, le=8, strict=True)] | None = None
     pooling: Literal["mean", "last"] | None = None
     position_neutral: StrictBool | None = None
     samples: Count = 1
 
 
 class AdaptationConfig(Section):
-    """Which weights of the copies of the base are trained: all of them, or low-rank additions (LoRA, by peft)."""
+    """What is trained beside the heads.
 
-    kind: Literal["full", "lora"] = "full"
+    Attributes:
+        kind: ``full``: all weights of two copies of the base; ``lora``: low-rank additions, by peft; ``head_only``:
+            nothing, the backbone stays the base (a discrete latent's token rows count as heads).
+        rank, alpha, targets: of LoRA.
+    """
+
+    kind: Literal["full", "lora", "head_only"] = "full"
     rank: Count = 8
     alpha: Positive = 16.0
     targets: tuple[StrictStr, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class ObjectiveConfig(Section):
-    """Weights of the terms of the objective; see the formulas in ``docs/trainer.md``."""
+    """Weights of the terms of the objective; see the formulas in ``docs/trainer.md``.
 
-    beta: Weight = 0.1
+    A weight is a number, or a list of points ``[step, weight]``: linear in between, constant outside.
+
+    Attributes:
+        kl_warmup_steps: beta grows from 0 over that many steps.
+        reduction: the reconstruction is a mean over tokens or over sequences.
+        baseline_normalized: whether the reconstruction is divided by the base model's own.
+        token_weighted_mode: ``additive``: the token-weighted reconstruction comes on top of the plain one;
+            ``replace``: instead of it; ``curriculum``: the plain one's weight grows from 0 to 1 over
+            `curriculum_steps`.
+        token_weighted_gamma: exponent of the base model's entropy in a token's weight.
+        inter_latent_divergence_positions: ``all`` targets count alike, or ``weighted`` by the same token weights.
+    """
+
+    beta: ScheduledWeight = 0.1
     kl_warmup_steps: CountOrZero = 0
     reduction: Literal["token_mean", "sequence_mean"] = "token_mean"
     baseline_normalized: StrictBool = True
-    posterior_variance_weight: Weight = 0.0
-    router_marginal_kl_to_prior_weight: Weight = 0.0
-    router_support_weight: Weight = 0.0
-    posterior_entropy_weight: Weight = 0.0
-    token_weighted_reconstruction_weight: Weight = 0.0
-    inter_latent_divergence_weight: Weight = 0.0
+    posterior_variance_weight: ScheduledWeight = 0.0
+    router_marginal_kl_to_prior_weight: ScheduledWeight = 0.0
+    router_support_weight: ScheduledWeight = 0.0
+    posterior_entropy_weight: ScheduledWeight = 0.0
+    token_weighted_reconstruction_weight: ScheduledWeight = 0.0
+    token_weighted_mode: Literal["additive", "replace", "curriculum"] = "additive"
+    token_weighted_gamma: Positive = 1.0
+    curriculum_steps: Count = 1000
+    inter_latent_divergence_weight: ScheduledWeight = 0.0
+    inter_latent_divergence_positions: Literal["all", "weighted"] = "all"
 
 
 class DataConfig(Section):
@@ -145,7 +173,8 @@ class TrainConfig(Section):
         accumulation: micro-batches in an optimiser step.
         optimizer: ``adamw``, or ``muon`` for the backbone's matrices with AdamW for the rest.
         lr: learning rate of the matrices of the backbone; `head_lr` that of heads and injection.
-        posterior_lr_scale: learning rate of the posterior's backbone relative to the generator's.
+        posterior_lr_scale: learning rate of the posterior's backbone relative to the generator's; default: 0.5 with a
+            continuous latent, 0.2 with a discrete one.
         schedule: ``constant``; ``cosine`` to `final_lr_share`; ``warmup_flat_linear``: up over `warmup_steps`,
             flat until 60 % of the steps, linearly down to `final_lr_share`.
         clip: largest norm of the gradient over all parameters; 0 for no clipping.
@@ -161,7 +190,7 @@ class TrainConfig(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: Positive = 1e-3
     head_lr: Positive = 1e-3
-    posterior_lr_scale: Share = 0.5
+    posterior_lr_scale: Share | None = None
     weight_decay: Weight = 0.0
     schedule: Literal["constant", "cosine", "warmup_flat_linear"] = "constant"
     warmup_steps: CountOrZero = 0
@@ -178,11 +207,14 @@ class EvalConfig(Section):
         every: steps between validations; 0: only at the end.
         batch_size: sequences in a batch of evaluation or generation.
         decoding: ``sample`` at temperature 1, or ``greedy``, for the accuracy of the answers.
+        posterior: latents of given pairs (validation loss) are drawn from the full posterior (``sample``; a discrete
+            one is summed over), or are its ``mean`` (discrete: its most probable value).
     """
 
     every: CountOrZero = 0
     batch_size: Count = 256
     decoding: Literal["sample", "greedy"] = "sample"
+    posterior: Literal["sample", "mean"] = "sample"
 
 
 class Config(Section):

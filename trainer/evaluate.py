@@ -10,8 +10,9 @@ from torch import Tensor
 
 from trainer.backbone import Tokenizer, hidden_states
 from trainer.batches import entangled_rows, slot_positions, slot_visible, x_prefix
+from trainer.distributions import Distributions, concatenate
+from trainer.factorised import LatentModel
 from trainer.generate import DynamicCache, drop_hidden_keys, equal_length_groups, write_traces
-from trainer.latents import LatentModel, split_gaussian
 from trainer.pool import Pairs
 from trainer.probe import centroid_distance, linear_probe
 from trainer.tasks import TASKS, Attribution, attribute
@@ -121,7 +122,8 @@ def sample_through_router(
     """
     lm, device = model.lm, model.device
     answers: list[list[int]] = [[] for _ in xs]
-    zs, mus = torch.empty(len(xs), model.dim), torch.empty(len(xs), model.dim)
+    zs: list[Tensor] = [torch.empty(0)] * len(xs)
+    mus: list[Tensor] = [torch.empty(0)] * len(xs)
     prefixes = [x_prefix(x, tokenizer) for x in xs]
     for group in equal_length_groups([len(prefix) for prefix in prefixes], batch_size):
         length = len(prefixes[group[0]])
@@ -131,12 +133,9 @@ def sample_through_router(
         prompt = torch.tensor([[*prefixes[row], tokenizer.z_open] for row in group], device=device)  # (B, P + 1)
         cache, upto = DynamicCache(config=lm.config), length + 1
         at_z = hidden_states(lm.decoder, lm.embed(prompt), positions[:, :upto], cache, visible[:, :upto])[:, -1]
-        mu, log_var = split_gaussian(model.router_head(at_z))  # (B, d_z)
-        z = mu + (log_var / 2).exp() * torch.randn(mu.shape, generator=generator, device=device)
-        rest = torch.tensor([tokenizer.z_empty, tokenizer.z_close, tokenizer.y_open], device=device)
-        embeddings = lm.embed(rest.expand(len(group), 3)).clone()  # (B, 3, d)
-        embeddings[:, 0] += model.injection(z)
-        hidden = hidden_states(lm.decoder, embeddings, positions[:, upto:], cache, visible)[:, -1]
+        router = model.router(at_z)
+        z = router.sample(generator)
+        hidden = hidden_states(lm.decoder, model.condition(z), positions[:, upto:], cache, visible)[:, -1]
         drop_hidden_keys(cache, visible[0])
         written = write_traces(
             lm,
@@ -148,18 +147,18 @@ def sample_through_router(
             temperature=temperature,
             generator=generator,
         )
-        zs[group], mus[group] = z.cpu(), mu.cpu()
-        for row, answer in zip(group, written, strict=True):
-            answers[row] = answer
-    return RouterSamples(answers, zs, mus)
+        drawn, means = router.value_features(z).cpu(), router.features().cpu()
+        for row, answer, value, mean in zip(group, written, drawn, means, strict=True):
+            answers[row], zs[row], mus[row] = answer, value, mean
+    return RouterSamples(answers, torch.stack(zs), torch.stack(mus))
 
 
 @torch.no_grad()
-def posterior_of(model: LatentModel, tokenizer: Tokenizer, pairs: Pairs, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Return mean and log-variance of q(z|x,y) for N pairs, (N, d_z) each."""
+def posterior_of(model: LatentModel, tokenizer: Tokenizer, pairs: Pairs, batch_size: int) -> Distributions:
+    """Return q(z|x,y) for N pairs, in the host's memory."""
     rows = entangled_rows(pairs.x, pairs.y, tokenizer)
     parts = [
-        model.posterior_parameters(rows.take(index).to(model.device))
+        model.posterior_of(rows.take(index).to(model.device)).cpu()
         for index in torch.arange(len(pairs)).split(batch_size)
     ]
-    return torch.cat([mu for mu, _ in parts]).cpu(), torch.cat([log_var for _, log_var in parts]).cpu()
+    return concatenate(parts)

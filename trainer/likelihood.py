@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer.backbone import Parts
 from trainer.batches import Rows
+from trainer.terms import jensen_shannon
 
 MAX_LOGITS = 2**26
 """Logits held at once (256 MiB in float32). More targets are done in chunks whose logits are made again backwards."""
@@ -54,6 +55,33 @@ def log_likelihood(states: Tensor, target_ids: Tensor, lm: Parts) -> Tensor:
             for part, part_ids in zip(states.split(chunk), target_ids.split(chunk), strict=True)
         ]
     )
+
+
+def log_likelihood_and_divergence(states: Tensor, target_ids: Tensor, lm: Parts) -> tuple[Tensor, Tensor]:
+    """Return log p of each target under each of K latents, and how much these disagree about the token.
+
+    Args:
+        states: (K, n, d); see `target_states`.
+        target_ids: (n,).
+        lm: whose head makes the logits.
+
+    Returns:
+        (K, n), and the Jensen-Shannon divergence of the K predictions over the vocabulary, (n,); float32.
+    """
+
+    def of_chunk(states: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = lm.head(states).float().log_softmax(-1)  # (K, chunk, V)
+        own = log_p.gather(-1, target_ids.expand(len(log_p), -1)[..., None])[..., 0]  # (K, chunk)
+        return own, jensen_shannon(log_p)
+
+    chunk = max(1, MAX_LOGITS // (len(states) * lm.config.vocab_size))
+    if len(target_ids) <= chunk:
+        return of_chunk(states, target_ids)
+    parts = [
+        checkpoint(of_chunk, part, part_ids, use_reentrant=False)
+        for part, part_ids in zip(states.split(chunk, dim=1), target_ids.split(chunk), strict=True)
+    ]
+    return torch.cat([own for own, _ in parts], dim=1), torch.cat([divergence for _, divergence in parts])
 
 
 @torch.no_grad()

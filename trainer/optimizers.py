@@ -40,7 +40,8 @@ def build_optimizers(
     for name, parameter in parameters.items():
         head = name.startswith(HEADS)
         posterior = name.startswith("posterior.") or ".posterior" in name  # its adapter's
-        lr = config.head_lr if head else config.lr * (config.posterior_lr_scale if posterior else 1.0)
+        scale = config.posterior_lr_scale if posterior and config.posterior_lr_scale is not None else 1.0
+        lr = config.head_lr if head else config.lr * scale
         is_matrix = parameter.ndim == 2 and not head and "embed" not in name and "lm_head" not in name
         rule = muon if is_matrix and config.optimizer == "muon" else adamw
         rule.setdefault(lr, []).append(parameter)
