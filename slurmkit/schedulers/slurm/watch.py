@@ -5,6 +5,7 @@ answer; one that comes soon after uses it.
 """
 
 import contextlib
+import functools
 import os
 import pwd
 import time
@@ -44,6 +45,9 @@ _SQUEUE = ("squeue", "--noheader", "--states=all", "--array", SQUEUE_FORMAT)
 _LOCK_TIMEOUT_S = 180.0
 """Longer than a poll can take: squeue and sacct have a minute each."""
 
+_queue_rows = functools.lru_cache(maxsize=1)(parse_squeue)
+"""The answer just had is read twice: for what accounting must tell, and for the reports."""
+
 
 @dataclass(slots=True)
 class _Poll:
@@ -69,7 +73,7 @@ class _Poll:
 
     def reports(self, jobs: Mapping[str, str]) -> dict[str, JobReport]:
         """Read the answer for some of the jobs."""
-        evidence = Evidence(parse_squeue(self.squeue), parse_sacct(self.sacct), self.taken_at, self.no_accounting)
+        evidence = Evidence(_queue_rows(self.squeue), parse_sacct(self.sacct), self.taken_at, self.no_accounting)
         return reports_of(jobs, evidence, _user_name)
 
     def covers(self, jobs: Mapping[str, str]) -> bool:
@@ -164,7 +168,7 @@ def _poll(before: _Poll, jobs: Mapping[str, str]) -> _Poll:
     except OutOfReachError as error:
         return replace(before, failed_at=time.time(), failure=str(error))
     poll = _Poll(taken_at=now, asked=asked, squeue=squeue)
-    queue = parse_squeue(squeue)
+    queue = _queue_rows(squeue)
     wanted = _not_active({job: name for job, (name, _) in asked.items()}, queue)
     try:
         poll.sacct = "".join(_sacct(chunk) for chunk in _chunks(_compact(wanted, queue)))
