@@ -95,3 +95,13 @@ def test_ctrl_c_cancels_the_job_and_removes_its_folder(workplace, nodes_cluster)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130, told
     assert place.remains() == []
+
+
+def test_the_folder_of_a_doctor_that_was_killed_goes_an_hour_later(workplace):
+    old, young = workplace.root / ".doctor-old", workplace.root / ".doctor-young"
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (time.time() - 7200,) * 2)
+    workplace.slurmkit("doctor", "--no-job", exit_code=None)
+    assert not old.exists()
+    assert young.exists()

@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,9 @@ from slurmkit.resources import format_memory
 from slurmkit.schedulers import OutOfReachError
 from slurmkit.schedulers.slurm import probe
 from slurmkit.schedulers.slurm.probe import Finding
+
+_LEFT_BEHIND_S = 3600.0
+"""Longer than any look takes."""
 
 
 @click.command()
@@ -80,6 +84,9 @@ def _git(project: Project) -> Iterator[Finding]:
 
 def _runs(project: Project) -> Iterator[Finding]:
     folder = project.runs if project.runs.exists() else project.root
+    for left in folder.glob(".doctor-*"):  # by one that was killed
+        if time.time() - left.stat().st_mtime > _LEFT_BEHIND_S:
+            shutil.rmtree(left, ignore_errors=True)
     where = f"{project.runs}" + (f" (from {RUNS_VARIABLE})" if project.runs != project.root / "runs" else "")
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as scratch, files.lock(Path(scratch) / "lock"):
