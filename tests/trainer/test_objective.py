@@ -1,106 +1,169 @@
-"""The terms of the objective against slow, obvious computations."""
+"""The objective as a whole: its sum, its weights over the steps, and what batches add up to."""
 
-import math
+from typing import Any
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch import Tensor
 
+from trainer import terms
 from trainer.config import ObjectiveConfig
-from trainer.objective import (
-    Forward,
-    evaluate_objective,
-    fractions,
-    gaussian_kl,
-    posterior_variance,
-    reconstruction,
-    router_marginal_kl_to_prior,
-)
+from trainer.distributions import Categoricals, Gaussians
+from trainer.objective import Forward, Surprise, evaluate_objective, fractions, join
 
-RECORDS, DIM, SAMPLES, TARGETS = 5, 3, 2, 17
+RECORD = torch.tensor([0, 0, 1, 1, 1, 2])
+RECORDS, TARGETS, LATENTS, DIM = 3, 6, 2, 4
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def surprise() -> Surprise:
+    return Surprise(draw(TARGETS, seed=1).abs(), draw(TARGETS, seed=2).abs(), RECORD)
 
 
 @pytest.fixture
-def forward() -> Forward:
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+def gaussian() -> Forward:
     return Forward(
-        -draw(SAMPLES, TARGETS).abs(),
-        draw(TARGETS).abs(),
-        draw(RECORDS, DIM),
-        draw(RECORDS, DIM),
-        draw(RECORDS, DIM),
-        draw(RECORDS, DIM),
+        log_likelihood=-draw(LATENTS, TARGETS, seed=0).abs(),
+        mixing=torch.full((LATENTS, RECORDS), 0.5, dtype=torch.float64),
+        surprise=surprise(),
+        posterior=Gaussians(*draw(2, RECORDS, DIM, seed=3)),
+        router=Gaussians(*draw(2, RECORDS, DIM, seed=4)),
     )
 
 
-def test_kl_is_the_one_of_torch_distributions(forward: Forward) -> None:
-    q = Independent(Normal(forward.mu_q, (forward.log_var_q / 2).exp()), 1)
-    p = Independent(Normal(forward.mu_p, (forward.log_var_p / 2).exp()), 1)
-    ours = gaussian_kl(forward.mu_q, forward.log_var_q, forward.mu_p, forward.log_var_p)
-    torch.testing.assert_close(ours, kl_divergence(q, p).mean())
+@pytest.fixture
+def categorical() -> Forward:
+    q = draw(RECORDS, LATENTS, seed=5).log_softmax(-1)
+    return Forward(
+        log_likelihood=-draw(LATENTS, TARGETS, seed=0).abs(),
+        mixing=q.exp().T,
+        surprise=surprise(),
+        posterior=Categoricals(q),
+        router=Categoricals(draw(RECORDS, LATENTS, seed=6).log_softmax(-1)),
+        log_support=-draw(RECORDS, seed=7).abs(),
+        divergence=draw(TARGETS, seed=8).abs() / 4,
+    )
 
 
-def test_router_marginal_is_the_kl_of_the_mixtures_moments(forward: Forward) -> None:
-    """The moments are taken from draws of the mixture, one component after the other."""
-    expected = 0.0
-    for d in range(DIM):
-        mu, variance = forward.mu_p[:, d], forward.log_var_p[:, d].exp()
-        mean = sum(mu.tolist()) / RECORDS
-        second_moment = sum(v + m * m for m, v in zip(mu.tolist(), variance.tolist(), strict=True)) / RECORDS
-        spread = second_moment - mean**2
-        expected += kl_divergence(Normal(mean, math.sqrt(spread)), Normal(0.0, 1.0)).item()
-    assert router_marginal_kl_to_prior(forward.mu_p, forward.log_var_p).item() == pytest.approx(expected, rel=1e-6)
+def total(forward: Forward, step: int = 1, **config: Any) -> float:
+    return evaluate_objective(forward, ObjectiveConfig(**config), step).total.item()
 
 
-def test_router_marginal_is_0_at_the_prior_and_for_a_router_that_spreads_like_it() -> None:
-    assert router_marginal_kl_to_prior(torch.zeros(9, 4), torch.zeros(9, 4)).item() == pytest.approx(0, abs=1e-6)
-    means = torch.tensor([[0.6], [-0.6]])
-    log_var = torch.full((2, 1), math.log(1 - 0.36))
-    assert router_marginal_kl_to_prior(means, log_var).item() == pytest.approx(0, abs=1e-6)
+def raw(forward: Forward, **config: Any) -> dict[str, float]:
+    return {k: v.item() for k, v in evaluate_objective(forward, ObjectiveConfig(**config), 1).raw.items()}
 
 
-def test_posterior_variance_is_the_mean_of_all_variances(forward: Forward) -> None:
-    expected = sum(math.exp(value) for value in forward.log_var_q.flatten().tolist()) / (RECORDS * DIM)
-    assert posterior_variance(forward.log_var_q).item() == pytest.approx(expected)
+def test_total_of_a_continuous_latent_is_the_weighted_sum_by_hand(gaussian: Forward) -> None:
+    r = raw(gaussian)
+    by_hand = (
+        r["reconstruction_loss"] / r["baseline_reconstruction"]
+        + 0.3 * 0.5 * r["kl"]
+        + 0.2 * r["posterior_variance"]
+        + 0.7 * r["router_marginal_kl_to_prior"]
+        + 2.0 * r["token_weighted_reconstruction"]
+    )
+    config = {
+        "beta": 0.3,
+        "kl_warmup_steps": 10,
+        "posterior_variance_weight": 0.2,
+        "router_marginal_kl_to_prior_weight": 0.7,
+        "token_weighted_reconstruction_weight": 2,
+    }
+    assert total(gaussian, step=5, **config) == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize(("reduction", "divisor"), [("token_mean", TARGETS), ("sequence_mean", RECORDS)])
-def test_reconstruction_is_the_mean_over_samples_and_tokens_or_sequences(
-    forward: Forward, reduction: str, divisor: int
+def test_total_of_a_discrete_latent_is_the_weighted_sum_by_hand(categorical: Forward) -> None:
+    r = raw(categorical)
+    by_hand = (
+        r["reconstruction_loss"]
+        + 0.3 * r["kl"]
+        + 0.2 * r["posterior_entropy"]
+        + 0.7 * r["router_marginal_kl_to_prior"]
+        + 0.01 * r["router_support"]
+        + 0.5 * r["inter_latent_divergence"]
+    )
+    config = {
+        "baseline_normalized": False,
+        "beta": 0.3,
+        "posterior_entropy_weight": 0.2,
+        "router_marginal_kl_to_prior_weight": 0.7,
+        "router_support_weight": 0.01,
+        "inter_latent_divergence_weight": 0.5,
+    }
+    assert total(categorical, **config) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "categorical"])
+def test_weighted_terms_add_up_to_the_total_and_terms_of_weight_0_are_reported(
+    kind: str, request: pytest.FixtureRequest
 ) -> None:
-    expected = -sum(forward.log_likelihood.flatten().tolist()) / (SAMPLES * divisor)
-    assert reconstruction(forward.log_likelihood, RECORDS, reduction).item() == pytest.approx(expected)
-
-
-def test_total_is_the_weighted_sum_by_hand(forward: Forward) -> None:
-    config = ObjectiveConfig(
-        beta=0.3, posterior_variance_weight=0.2, router_marginal_kl_to_prior_weight=0.7, kl_warmup_steps=10
-    )
-    objective = evaluate_objective(forward, config, step=5)
-    raw = {name: value.item() for name, value in objective.raw.items()}
-    ratio = raw["reconstruction_loss"] / raw["baseline_reconstruction"]
-    by_hand = ratio + 0.3 * 0.5 * raw["kl"] + 0.2 * raw["posterior_variance"] + 0.7 * raw["router_marginal_kl_to_prior"]
-    assert objective.total.item() == pytest.approx(by_hand)
-    assert sum(value.item() for value in objective.weighted.values()) == pytest.approx(by_hand)
-
-
-def test_terms_of_weight_0_are_still_reported_raw(forward: Forward) -> None:
-    objective = evaluate_objective(forward, ObjectiveConfig(beta=0.0, baseline_normalized=False), step=1)
+    objective = evaluate_objective(request.getfixturevalue(kind), ObjectiveConfig(beta=0.0), step=1)
     series = objective.series()
-    assert series["posterior_variance"] > 0
-    assert series["router_marginal_kl_to_prior"] > 0
+    names = [name for name in series if name.startswith("weighted/")]
+    assert sum(series[name] for name in names) == pytest.approx(series["total"].item())
     assert series["kl"] > 0
-    assert objective.total.item() == pytest.approx(series["reconstruction_loss"].item())
+    assert series["router_marginal_kl_to_prior"] > 0
+    assert all(name.removeprefix("weighted/") in {*series, "reconstruction"} for name in names)
 
 
-def test_normalisation_has_a_floor_and_lets_no_gradient_into_the_baseline(forward: Forward) -> None:
+def test_exact_elbo_is_the_log_likelihood_where_the_posterior_is_the_true_one(categorical: Forward) -> None:
+    """By enumeration of z: R + KL = -log sum_z p(z|x) p(y|x,z) at q = p(z|x,y), and more for any other q."""
+    router = categorical.router
+    assert isinstance(router, Categoricals)
+    joint = router.log_p + torch.stack(
+        [terms.per_record(ll, RECORD, RECORDS) for ll in categorical.log_likelihood], dim=1
+    )  # (B, K): log p(z, y | x)
+    exact = -joint.logsumexp(1).mean().item()
+    config = {"beta": 1.0, "reduction": "sequence_mean", "baseline_normalized": False}
+
+    def bound(log_q: Tensor) -> float:
+        return total(
+            Forward(**{**vars(categorical), "mixing": log_q.exp().T, "posterior": Categoricals(log_q)}), **config
+        )
+
+    assert bound(joint.log_softmax(1)) == pytest.approx(exact)
+    other = draw(RECORDS, LATENTS, seed=9).log_softmax(-1)
+    gap = terms.categorical_kl(other, joint.log_softmax(1)).item()
+    assert gap > 0.01
+    assert bound(other) == pytest.approx(exact + gap)
+
+
+def test_modes_of_the_token_weighted_reconstruction(gaussian: Forward) -> None:
+    r = raw(gaussian)
+    plain, weighted = r["reconstruction_normalized"], r["token_weighted_reconstruction"]
+    config = {"beta": 0.0, "token_weighted_reconstruction_weight": 2.0, "curriculum_steps": 10}
+    assert total(gaussian, **config) == pytest.approx(plain + 2 * weighted)
+    assert total(gaussian, **config, token_weighted_mode="replace") == pytest.approx(2 * weighted)
+    for step, share in ((1, 0.1), (5, 0.5), (10, 1.0), (99, 1.0)):
+        value = total(gaussian, step=step, **config, token_weighted_mode="curriculum")
+        assert value == pytest.approx(share * plain + 2 * weighted)
+
+
+def test_a_sharper_gamma_gives_uncertain_tokens_more_weight(gaussian: Forward) -> None:
+    weights = terms.token_weights(gaussian.surprise.entropy, RECORD, RECORDS, 3.0)
+    by_hand = -(weights * gaussian.log_likelihood.mean(0)).sum().item() / RECORDS
+    assert raw(gaussian, token_weighted_gamma=3.0)["token_weighted_reconstruction"] == pytest.approx(by_hand)
+
+
+def test_divergence_can_count_uncertain_positions_more(categorical: Forward) -> None:
+    plain = raw(categorical)["inter_latent_divergence"]
+    assert raw(categorical, inter_latent_divergence_positions="weighted")["inter_latent_divergence"] != plain
+
+
+def test_weights_follow_their_points(gaussian: Forward) -> None:
+    kl, without = raw(gaussian)["kl"], total(gaussian, beta=0.0)
+    points = [[2, 0.0], [6, 0.4], [8, 0.1]]
+    for step, weight in ((1, 0.0), (2, 0.0), (3, 0.1), (6, 0.4), (7, 0.25), (8, 0.1), (100, 0.1)):
+        assert total(gaussian, step=step, beta=points) == pytest.approx(without + weight * kl)
+
+
+def test_normalisation_has_a_floor_and_lets_no_gradient_into_the_baseline(gaussian: Forward) -> None:
     certain = torch.zeros(TARGETS, dtype=torch.float64)
-    likelihood = forward.log_likelihood.clone().requires_grad_()
-    sure = Forward(likelihood, certain, forward.mu_q, forward.log_var_q, forward.mu_p, forward.log_var_p)
+    likelihood = gaussian.log_likelihood.clone().requires_grad_()
+    sure = Forward(**{**vars(gaussian), "log_likelihood": likelihood, "surprise": Surprise(certain, certain, RECORD)})
     objective = evaluate_objective(sure, ObjectiveConfig(), step=1)
     expected = objective.raw["reconstruction_loss"].item() / 1e-4
     assert objective.raw["reconstruction_normalized"].item() == pytest.approx(expected)
@@ -108,15 +171,34 @@ def test_normalisation_has_a_floor_and_lets_no_gradient_into_the_baseline(forwar
     torch.testing.assert_close(likelihood.grad, torch.full_like(likelihood, -1e4 / likelihood.numel()))
 
 
-def test_gradients_of_the_terms_agree_with_finite_differences(forward: Forward) -> None:
-    inputs = [
-        tensor.clone().requires_grad_() for tensor in (forward.mu_q, forward.log_var_q, forward.mu_p, forward.log_var_p)
-    ]
-    assert torch.autograd.gradcheck(gaussian_kl, inputs)
-    assert torch.autograd.gradcheck(router_marginal_kl_to_prior, inputs[2:])
-    assert torch.autograd.gradcheck(posterior_variance, inputs[1:2])
+@pytest.mark.parametrize("kind", ["gaussian", "categorical"])
+def test_parts_of_a_batch_joined_are_the_whole_batch(kind: str, request: pytest.FixtureRequest) -> None:
+    whole: Forward = request.getfixturevalue(kind)
+    parts = [_records(whole, [0, 1]), _records(whole, [2])]
+    config = ObjectiveConfig()
+    torch.testing.assert_close(
+        evaluate_objective(join(parts), config, 1).series(), evaluate_objective(whole, config, 1).series()
+    )
 
 
 def test_fractions_add_up_to_1_by_size() -> None:
     assert fractions({"a": 3.0, "b": -1.0, "c": 0.0}) == {"a": 0.75, "b": 0.25, "c": 0.0}
     assert fractions({"a": 0.0}) == {"a": 0.0}
+
+
+def _records(forward: Forward, chosen: list[int]) -> Forward:
+    """Cut some records, which follow one another, out of a batch."""
+    own = torch.isin(RECORD, torch.tensor(chosen))
+
+    def cut(distribution: Gaussians | Categoricals) -> Any:
+        return type(distribution)(*(value[chosen] for value in vars(distribution).values()))
+
+    return Forward(
+        forward.log_likelihood[:, own],
+        forward.mixing[:, chosen],
+        Surprise(forward.surprise.baseline[own], forward.surprise.entropy[own], RECORD[own] - chosen[0]),
+        cut(forward.posterior),
+        cut(forward.router),
+        None if forward.log_support is None else forward.log_support[chosen],
+        None if forward.divergence is None else forward.divergence[own],
+    )
