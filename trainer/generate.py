@@ -9,6 +9,12 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from trainer.backbone import Parts, Tokenizer, hidden_states
 
+NOTHING = -1
+"""Stands where no token was written."""
+
+CARRIED_SHARE = 0.75
+"""Rows that are done are carried along until fewer than that share still write: taking rows out copies the cache."""
+
 
 def equal_length_groups(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Yield row numbers in groups of one length and of at most `batch_size`: nothing is ever padded on the left."""
@@ -64,24 +70,73 @@ def write_traces(
         B lists of token ids, without ``</y>``.
     """
     count = len(hidden)
-    written: list[list[int]] = [[] for _ in range(count)]
-    alive = torch.arange(count, device=hidden.device)  # rows still being written, (A,)
-    for _ in range(max_tokens):
+    make_room(cache, max_tokens)
+    written = torch.full((count, max_tokens), NOTHING, device=hidden.device)
+    rows = torch.arange(count, device=hidden.device)  # of the answers that are still carried along, (A,)
+    writing = torch.ones_like(rows, dtype=torch.bool)  # (A,)
+    for step in range(max_tokens):
         tokens = _choose(lm.head(hidden).float(), temperature, generator)  # (A,)
-        going = (tokens != tokenizer.y_close) & (tokens != tokenizer.eos)
-        for row, token, goes_on in zip(alive.tolist(), tokens.tolist(), going.tolist(), strict=True):
-            if goes_on:
-                written[row].append(token)
-        if not bool(going.any()):
+        writing = writing & (tokens != tokenizer.y_close) & (tokens != tokenizer.eos)
+        written[rows, step] = tokens.where(writing, NOTHING)
+        left = int(writing.sum())
+        if left == 0:
             break
-        if not bool(going.all()):
-            kept = going.nonzero()[:, 0]
-            alive, tokens = alive[kept], tokens[kept]
+        if left < CARRIED_SHARE * len(rows):
+            kept = writing.nonzero()[:, 0]
+            rows, tokens, writing = rows[kept], tokens[kept], writing[kept]
             cache.batch_select_indices(kept)
-        positions = torch.full((len(alive), 1), position, device=hidden.device)
+        positions = torch.full((len(rows), 1), position + step, device=hidden.device)
         hidden = hidden_states(lm.decoder, lm.embed(tokens[:, None]), positions, cache)[:, -1]
-        position += 1
-    return written
+    lengths = (written != NOTHING).sum(1).tolist()
+    return [row[:length] for row, length in zip(written.tolist(), lengths, strict=True)]
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer of a cache with room for tokens to come: they are written in place, where `DynamicLayer` copies it all.
+
+    Args:
+        filled: what is in the cache already, (B, heads, S, d_head).
+        room: tokens to come.
+    """
+
+    def __init__(self, filled: DynamicLayer, room: int) -> None:
+        super().__init__()
+        assert filled.keys is not None
+        assert filled.values is not None
+        self.lazy_initialization(filled.keys, filled.values)
+        self._room = room
+        self._keys, self.keys = self._spread(filled.keys)
+        self._values, self.values = self._spread(filled.values)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, L, d_head) each, and return all keys and values."""
+        start, stop = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
+        self._keys[:, :, start:stop] = key_states
+        self._values[:, :, start:stop] = value_states
+        self.keys, self.values = self._keys[:, :, :stop], self._values[:, :, :stop]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some of the rows."""
+        assert self.keys is not None
+        assert self.values is not None
+        self._room = self._keys.shape[2] - self.get_seq_length()
+        self._keys, self.keys = self._spread(self.keys[indices])
+        self._values, self.values = self._spread(self.values[indices])
+
+    def _spread(self, filled: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a buffer with room behind what is there, and the view of what is there."""
+        batch, heads, length, width = filled.shape
+        buffer = filled.new_empty(batch, heads, length + self._room, width)
+        buffer[:, :, :length] = filled
+        return buffer, buffer[:, :, :length]
+
+
+def make_room(cache: DynamicCache, tokens: int) -> None:
+    """Give all layers of a cache room for that many tokens to come."""
+    for number, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:  # others, of sliding windows, forget
+            cache.layers[number] = RoomyLayer(layer, tokens)
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
