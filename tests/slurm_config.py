@@ -29,7 +29,7 @@ class Kind:
 
 
 KINDS = {
-    "memory": Kind(nodes=1, cpus=64, accounting=True, memory_limits=True, usage_interval_s=1),
+    "memory": Kind(nodes=4, cpus=64, accounting=True, memory_limits=True, usage_interval_s=1),
     "nodes": Kind(nodes=4, cpus=64, accounting=True, memory_limits=False, usage_interval_s=30),
     "bare": Kind(nodes=4, cpus=64, accounting=False, memory_limits=False, usage_interval_s=30),
 }

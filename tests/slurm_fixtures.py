@@ -48,7 +48,7 @@ def nodes_cluster(require_slurm: None) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def memory_cluster(require_memory_limits: None) -> Iterator[Cluster]:
-    """One node that kills what takes more memory than it asked for; accounting."""
+    """Four nodes that kill what takes more memory than it asked for; accounting, preemption."""
     with Cluster("memory") as cluster:
         yield cluster
 

@@ -64,20 +64,6 @@ def test_urgent_job_preempts_and_the_preempted_one_is_requeued(nodes_cluster: Cl
     assert "Restarts=1" in nodes_cluster.run("scontrol", "show", "job", low)
 
 
-def test_killed_node_requeues_its_job_or_fails_it(nodes_cluster: Cluster):
-    node = nodes_cluster.nodes[2]
-    kept = nodes_cluster.submit("sleep 600", "--requeue", f"--nodelist={node}")
-    lost = nodes_cluster.submit("sleep 600", "--no-requeue", f"--nodelist={node}")
-    for job in (kept, lost):
-        wait_for(nodes_cluster, job, "RUNNING")
-    nodes_cluster.kill_node(node)
-    wait_for(nodes_cluster, lost, "NODE_FAIL")
-    wait_for(nodes_cluster, kept, "PENDING")
-    accounted(nodes_cluster, lost, "NODE_FAIL|0:0")
-    nodes_cluster.start_node(node)
-    wait_for(nodes_cluster, kept, "RUNNING")
-
-
 def test_killed_node_takes_its_jobs_with_it_unless_told_otherwise(nodes_cluster: Cluster):
     def alive(job: str) -> bool:
         for process in nodes_cluster.processes():

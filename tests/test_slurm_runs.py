@@ -1,18 +1,15 @@
 """Runs on a real Slurm, through the installed command: submitted once, followed by evidence, tried again."""
 
 import json
-import os
-import signal
 import stat
-import subprocess
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import TRAINER, Workplace, git
+from conftest import TRAINER
 from slurm_cluster import Cluster
+from slurm_project import OnCluster, counted, create, place
 
 SWEEP = """\
 name: sweep
@@ -24,46 +21,6 @@ resources: {cpus: 1, mem: 100M, time: 5m}
 """
 
 
-@dataclass
-class OnCluster(Workplace):
-    """A project whose commands talk to a throw-away cluster."""
-
-    cluster: Cluster
-    extra: dict[str, str] = field(default_factory=dict[str, str])
-
-    def environment(self) -> dict[str, str]:
-        return super().environment() | self.cluster.env | self.extra
-
-    def submit(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.slurmkit("submit", name, "--backend", "slurm", *words)
-
-    def runs_of(self, name: str) -> list[dict[str, str]]:
-        runs = self.status(name)["runs"]
-        assert isinstance(runs, list)
-        return runs
-
-    def jobs(self) -> Counter[str]:
-        """Return how many jobs of this project Slurm knows by each name."""
-        listed = self.cluster.run("squeue", "--noheader", "--array", "--states=all", "--format=%j|%Z").splitlines()
-        rows = (line.split("|", 1) for line in listed)
-        return Counter(name for name, folder in rows if folder.startswith(f"{self.root}/"))
-
-    def starts(self, name: str) -> Counter[str]:
-        """Return run name to how often its trainer ran to the end."""
-        histories = (self.runs / name).glob("*/history.jsonl")
-        return Counter({path.parent.name: len(path.read_text().splitlines()) for path in histories})
-
-
-def place(tmp_path: Path, cluster: Cluster, **extra: str) -> OnCluster:
-    """Make a project with the trainer of the tests."""
-    root = tmp_path / "project"
-    root.mkdir()
-    git(root, "init", "-q")
-    (root / "trainer.py").write_text(TRAINER)
-    (root / ".gitignore").write_text("runs/\n")
-    return OnCluster(root, cluster, extra)
-
-
 @pytest.fixture
 def nodes(tmp_path: Path, nodes_cluster: Cluster) -> OnCluster:
     return place(tmp_path, nodes_cluster)
@@ -72,11 +29,6 @@ def nodes(tmp_path: Path, nodes_cluster: Cluster) -> OnCluster:
 @pytest.fixture
 def memory(tmp_path: Path, memory_cluster: Cluster) -> OnCluster:
     return place(tmp_path, memory_cluster)
-
-
-def create(where: OnCluster, text: str, name: str = "sweep") -> None:
-    path = where.define(text, f"{name}.yaml")
-    where.slurmkit("collection", "create", str(path))
 
 
 def test_stages_and_the_runs_whose_need_fails(nodes: OnCluster) -> None:
@@ -181,19 +133,6 @@ def test_cancelling_ends_the_jobs_by_one_scancel(nodes: OnCluster, tmp_path: Pat
     assert len(calls.read_text().splitlines()) == 1
 
 
-def counted(where: OnCluster, tmp_path: Path, program: str, *, then: str = "") -> Path:
-    """Put a wrapper of one of Slurm's programs first on PATH, which notes each call; return where it does."""
-    real = subprocess.run(["which", program], capture_output=True, text=True, check=True).stdout.strip()
-    folder, notes = tmp_path / "bin", tmp_path / f"{program}.calls"
-    folder.mkdir(exist_ok=True)
-    notes.touch()
-    wrapper = folder / program
-    wrapper.write_text(f'#!/bin/sh\necho "$$" >> {notes}\n{then or "exec"} {real} "$@"\n')
-    wrapper.chmod(0o755)
-    where.extra["PATH"] = f"{folder}:{os.environ['PATH']}"
-    return notes
-
-
 def test_sbatch_that_takes_the_job_but_reports_a_timeout_makes_one_job(nodes: OnCluster, tmp_path: Path) -> None:
     counted(nodes, tmp_path, "sbatch")
     wrapper = tmp_path / "bin/sbatch"
@@ -219,22 +158,6 @@ def test_eight_shells_submit_each_run_once_and_try_it_again_once(nodes: OnCluste
     assert set(nodes.states("sweep").values()) == {"completed"}
     assert sum(nodes.jobs().values()) == 11
     assert set(nodes.starts("sweep").values()) == {1}
-
-
-def test_a_submitter_killed_anywhere_around_sbatch_loses_and_doubles_nothing(nodes: OnCluster, tmp_path: Path) -> None:
-    """The delays run through all of a submission, and lie closest around sbatch, which is slowed down."""
-    create(nodes, SWEEP)
-    calls = counted(nodes, tmp_path, "sbatch", then="sleep 0.05; exec")
-    for delay_ms in range(100, 460, 15):
-        shell = nodes.start("submit", "sweep", "--where", f"seed={delay_ms // 15 % 8}", "--backend", "slurm")
-        time.sleep(delay_ms / 1000)
-        os.kill(shell.pid, signal.SIGKILL)
-        shell.communicate()
-    nodes.submit("sweep")
-    assert set(nodes.wait("sweep").values()) == {"completed"}
-    assert sum(nodes.jobs().values()) == 8
-    assert set(nodes.starts("sweep").values()) == {1}
-    assert calls.read_text().count("\n") <= 8
 
 
 def test_a_status_costs_two_calls_at_most_and_five_watchers_share_one_poll(nodes: OnCluster, tmp_path: Path) -> None:

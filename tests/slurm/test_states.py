@@ -140,19 +140,11 @@ def test_job_on_a_dead_node_fails_or_goes_back_to_the_queue(nodes: Shell):
     for job in (ended, back):
         nodes.wait_for(job, JobState.RUNNING)
     nodes.cluster.kill_node(node)
+    nodes.cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=fell")  # sooner than by itself
     report = nodes.wait_end(ended)
     assert report.state is JobState.NODE_FAIL
     assert f"on {node}" in report.evidence
     assert nodes.wait_for(back, JobState.PENDING).restarts == 1
-
-
-def test_job_over_its_time_limit_is_a_timeout_with_the_limit(nodes: Shell):
-    job = nodes.submit("slow", "sleep 600", "--time=5")
-    nodes.wait_for(job, JobState.RUNNING)
-    nodes.cluster.run("scontrol", "update", f"JobId={job}", "EndTime=now")
-    report = nodes.wait_end(job)
-    assert report.state is JobState.TIMEOUT
-    assert "limit" in report.evidence
 
 
 def test_pending_jobs_say_why(nodes: Shell):
