@@ -5,8 +5,8 @@
 SIGKILL is for this process, as from ``kill -9``; SIGINT for its process group, as from Ctrl-C at a terminal.
 
 A point is the moment before a file or folder is made, opened for writing, renamed or removed, the middle of a write
-(half of the bytes are in the file; SIGINT comes when all are), and the start of another process. A command that comes
-to its end writes the number of its points to COUNT_FILE.
+(half of the bytes are in the file; SIGINT comes when all are), and the start of another process that lives on (Python
+or sbatch). A command that comes to its end writes the number of its points to COUNT_FILE.
 
 What the kernel has been told survives a SIGKILL, so syncing changes nothing here and is no point.
 """
@@ -44,7 +44,7 @@ class Killer:
         elif event in _CHANGES:
             changing = self._is_below(values[0])
         else:
-            changing = event == "subprocess.Popen" and str(values[0]) == sys.executable
+            changing = event == "subprocess.Popen" and str(values[0]) in {sys.executable, "sbatch"}
         if changing and self.point():
             self.strike()
 
