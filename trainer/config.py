@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
 from trainer.weights import ScheduledWeight
 
@@ -48,9 +48,22 @@ class BaseConfig(Section):
     path: StrictStr
 
 
-class ModelConfig(Section):
-    """Shape of a base model that is trained from scratch (Qwen2 architecture). The defaults give 163k parameters."""
+SIZES = {
+    "s": {"width": 64, "layers": 3, "heads": 4, "kv_heads": 4, "mlp_width": 192},
+    "m": {"width": 256, "layers": 6, "heads": 8, "kv_heads": 8, "mlp_width": 768},
+    "l": {"width": 512, "layers": 12, "heads": 8, "kv_heads": 8, "mlp_width": 1536},
+}
+"""Shapes of base models by name: 163 thousand, 5.1 and 41 million parameters."""
 
+
+class ModelConfig(Section):
+    """Shape of a base model that is trained from scratch (Qwen2 architecture).
+
+    Attributes:
+        size: a shape of `SIZES`; single keys beside it take its place.
+    """
+
+    size: Literal["s", "m", "l"] = "s"
     width: Count = 64
     layers: Count = 3
     heads: Count = 4
@@ -58,6 +71,14 @@ class ModelConfig(Section):
     mlp_width: Count = 192
     tie_embeddings: StrictBool = True
     init_std: Positive = 0.02
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, raw: Any) -> Any:
+        """Take what is not given from the size's shape."""
+        if not isinstance(raw, dict) or raw.get("size") not in SIZES:
+            return raw
+        return {**SIZES[raw["size"]], **raw}
 
 
 class LatentConfig(Section):
@@ -137,11 +158,15 @@ class DataConfig(Section):
         records: base: distinct draws of ground-truth records to train on, read again and again.
         source: disentangle: ``model``: y is sampled from the base model; ``groundtruth``: a strategy writes it.
         drop_invalid: disentangle: leave out pairs whose trace no strategy writes.
+        sampling: disentangle: ``pool``: train on the fixed pool; ``each_step``: every step draws its own pairs.
+        refresh_every: disentangle, with ``pool``: steps after which the training pairs are drawn anew; absent: never.
     """
 
     records: Count = 16384
     source: Literal["model", "groundtruth"] = "model"
     drop_invalid: StrictBool = False
+    sampling: Literal["pool", "each_step"] = "pool"
+    refresh_every: Count | None = None
 
 
 class PoolConfig(Section):
@@ -177,6 +202,10 @@ class TrainConfig(Section):
             continuous latent, 0.2 with a discrete one.
         schedule: ``constant``; ``cosine`` to `final_lr_share`; ``warmup_flat_linear``: up over `warmup_steps`,
             flat until 60 % of the steps, linearly down to `final_lr_share`.
+        precision: ``bfloat16``: products in bfloat16, weights in float32; ``auto``: that where the hardware has units
+            for it, else ``float32``.
+        gradient_checkpointing: whether layers are computed again backwards instead of kept: less memory, more time.
+        compile: base: whether training goes through ``torch.compile``; it takes a minute and a C++ compiler.
         clip: largest norm of the gradient over all parameters; 0 for no clipping.
         checkpoint_every_s: seconds between checkpoints.
         log_every: steps between two points of the series in ``history.jsonl``.
@@ -195,6 +224,9 @@ class TrainConfig(Section):
     schedule: Literal["constant", "cosine", "warmup_flat_linear"] = "constant"
     warmup_steps: CountOrZero = 0
     final_lr_share: Share = 0.02
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: StrictBool = False
+    compile: StrictBool = False
     clip: Weight = 1.0
     checkpoint_every_s: Positive = 60.0
     log_every: Count = 10
@@ -207,14 +239,34 @@ class EvalConfig(Section):
         every: steps between validations; 0: only at the end.
         batch_size: sequences in a batch of evaluation or generation.
         decoding: ``sample`` at temperature 1, or ``greedy``, for the accuracy of the answers.
-        posterior: latents of given pairs (validation loss) are drawn from the full posterior (``sample``; a discrete
-            one is summed over), or are its ``mean`` (discrete: its most probable value).
+        posterior: latents of given pairs (validation loss, answers under the posterior's z) are drawn from the full
+            posterior (``sample``; the loss of a discrete one is summed), or are its ``mean`` (discrete: its most
+            probable value).
+        controlled_sampled: discrete: decode each latent also at temperature 1, beside greedily.
     """
 
     every: CountOrZero = 0
     batch_size: Count = 256
     decoding: Literal["sample", "greedy"] = "sample"
     posterior: Literal["sample", "mean"] = "sample"
+    controlled_sampled: StrictBool = False
+
+
+Purpose = Literal["data", "model", "sampling"]
+
+
+class SeedsConfig(Section):
+    """Seeds for single purposes; each is the run's `seed` where it is absent.
+
+    Attributes:
+        data: ground-truth records, order of the batches, inputs that are drawn anew.
+        model: new weights and embedding rows.
+        sampling: samples of z, of traces, and of evaluations.
+    """
+
+    data: CountOrZero | None = None
+    model: CountOrZero | None = None
+    sampling: CountOrZero | None = None
 
 
 class Config(Section):
@@ -222,11 +274,15 @@ class Config(Section):
 
     Attributes:
         mode: ``base``: train the entangled model p(y|x); ``disentangle``: factorise a given one through z.
+        seed: of all that is random, the pool excepted; see `seeds` and `PoolConfig.seed`.
         device: ``auto`` takes CUDA where there is one.
+        report_to: trackers that are told the series beside the run's own records.
     """
 
     mode: Literal["base", "disentangle"]
     seed: CountOrZero = 0
+    seeds: SeedsConfig = SeedsConfig()
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     task: TaskConfig
     base: BaseConfig | None = None
@@ -238,6 +294,11 @@ class Config(Section):
     pool: PoolConfig = PoolConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+
+    def seed_of(self, purpose: Purpose) -> int:
+        """Return the seed for one purpose: its own, or the run's."""
+        own: int | None = getattr(self.seeds, purpose)
+        return self.seed if own is None else own
 
     def series(self) -> str:
         """Name the series of steps that this configuration describes: only its own checkpoint is gone on from.
@@ -251,5 +312,6 @@ class Config(Section):
         record = self.model_dump(mode="json")
         train = record["train"]
         train["rows"] = train.pop("batch_size") * train.pop("accumulation")
-        del train["log_every"], record["eval"], record["device"]
+        del train["log_every"], record["eval"], record["device"], record["report_to"], record["model"]["size"]
+        record["seeds"] = [self.seed_of(purpose) for purpose in get_args(Purpose)]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -12,7 +12,7 @@ __all__ = ["LatentModel", "build_latent_model", "is_position_neutral"]
 
 def build_latent_model(backbone: Backbone, config: Config) -> LatentModel:
     """Make router, generator and posterior from a base, which is taken over; the posterior head is still to be set."""
-    latent, seed = config.latent, stream_seed(config.seed, "weights")
+    latent, seed = config.latent, stream_seed(config.seed_of("model"), "weights")
     pooling = latent.pooling or ("last" if backbone.pretrained else "mean")
     if latent.kind == "discrete":
         assert latent.count is not None  # `check` refuses a discrete latent without
