@@ -14,7 +14,7 @@ import pytest
 
 from slurmkit.files import try_lock
 
-pytest_plugins = ["slurm_fixtures"]
+pytest_plugins = ["slurm_fixtures", "worker_bench"]
 
 TRAINER = '''\
 """A trainer for tests: does what its config says."""

@@ -1,37 +1,21 @@
-"""Expansion: pure, the same whatever the order of keys, with ids and names of their own; and the shipped sweeps."""
+"""Expansion: which runs a definition makes, with which configs and resources."""
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from expanding import cells, define, runs_of
 
-from slurmkit.definition.model import Definition, load_definition, parse_definition
-from slurmkit.errors import DefinitionError, UsageError
-from slurmkit.expand import Expansion, Run, expand, resolve_config
-from slurmkit.template import fill, placeholders
+from slurmkit.definition.model import load_definition
+from slurmkit.errors import DefinitionError
+from slurmkit.expand import Run, expand, resolve_config
 
 ROOT = Path(__file__).parents[1]
+
+
 GOLDEN = ROOT / "tests/golden"
-COMMAND = ["{python}", "train.py", "{config}"]
-
-
-def define(**keys: Any) -> Definition:
-    return parse_definition(json.dumps({"name": "x", "command": COMMAND, **keys}).encode(), "x.yaml")
-
-
-def runs_of(**keys: Any) -> tuple[Run, ...]:
-    return expand(define(**keys)).runs
-
-
-def cells(expansion: Expansion | tuple[Run, ...], *axes: str) -> list[tuple[Any, ...]]:
-    runs = expansion.runs if isinstance(expansion, Expansion) else expansion
-    return [tuple(run.axes[axis] for axis in axes) for run in runs]
 
 
 # The grid
@@ -203,231 +187,7 @@ def test_a_sample_as_large_as_the_grid_is_the_grid() -> None:
     assert expand(define(**keys, sample={"count": 3})) == expand(define(**keys))
 
 
-# Identity
-
 Axes = dict[str, dict[str, Any]]
-LABELS = st.lists(
-    st.integers(-5, 5)
-    | st.sampled_from(["a", "b c", "ü", "0.5"])
-    | st.floats(0, 1, width=16)
-    | st.booleans()
-    | st.none(),
-    min_size=1,
-    max_size=4,
-    unique_by=lambda label: (
-        str(float(label)) if isinstance(label, int | float) and not isinstance(label, bool) else str(label)
-    ),
-)
-
-
-@st.composite
-def definitions(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a definition in which names cannot collide."""
-    names = draw(st.lists(st.sampled_from(["task", "pv", "lr", "seed"]), max_size=3, unique=True))
-    axes = {name: {"key": f"part.{name}", "values": draw(LABELS)} for name in names}
-    config = draw(
-        st.dictionaries(st.sampled_from(["x", "y"]), st.integers(0, 3) | st.text("{ab", max_size=0), max_size=2)
-    )
-    keys: dict[str, Any] = {
-        "axes": axes,
-        "config": {"part": {"other": 1, "seed": 3}, **config},
-        "run_name": "r-{run_id}",
-    }
-    if draw(st.booleans()):
-        keys["settings"] = {"A": {"base": {}, "one": {"w": 1, "v": 2}}, "B": {"two": {"w": 2}}}
-    if draw(st.booleans()) and names:
-        keys["exclude"] = [{names[0]: axes[names[0]]["values"][0]}]
-        keys["include"] = [{names[0]: "new label"}]
-    if draw(st.booleans()) and names:
-        where = {names[0]: draw(st.sampled_from(axes[names[0]]["values"]))}
-        keys["overrides"] = [{"where": where, "set": {"part.other": 5}, "resources": {"mem": "2G"}}]
-    if draw(st.booleans()):
-        keys["sample"] = {"count": draw(st.integers(1, 6)), "seed": draw(st.integers(0, 3))}
-    return keys
-
-
-def in_order(value: Any, sort: Callable[[list[Any]], list[Any]]) -> Any:
-    """Return a JSON value with the keys of all its mappings in another order."""
-    if isinstance(value, dict):
-        return {key: in_order(value[key], sort) for key in sort(list(value))}
-    return [in_order(item, sort) for item in value] if isinstance(value, list) else value
-
-
-def expanded_or_not(keys: dict[str, Any]) -> Expansion | None:
-    """Expand, or return None where `exclude` leaves too little."""
-    try:
-        return expand(define(**keys))
-    except DefinitionError as error:
-        if any("exclude" not in problem for problem in error.problems):
-            raise
-        return None
-
-
-@given(definitions())
-def test_expansion_is_pure(keys: dict[str, Any]) -> None:
-    definition = define(**keys)
-    before = definition.model_dump_json()
-    expansion = expanded_or_not(keys)
-    assume(expansion is not None)
-    assert expand(definition) == expand(definition) == expansion
-    assert definition.model_dump_json() == before
-
-
-@given(definitions(), st.randoms(use_true_random=False))
-def test_the_order_of_keys_changes_the_order_of_runs_at_most(keys: dict[str, Any], random: Any) -> None:
-    def shuffled(items: list[Any]) -> list[Any]:
-        random.shuffle(items)
-        return items
-
-    one, other = expanded_or_not(keys), expanded_or_not(in_order(keys, shuffled))
-    assume(one is not None)
-    assert one is not None
-    assert other is not None
-
-    def as_set(expansion: Expansion) -> list[bytes]:
-        return sorted(orjson.dumps(run, option=orjson.OPT_SORT_KEYS) for run in expansion.runs)
-
-    assert as_set(one) == as_set(other)
-
-
-def test_the_order_of_keys_changes_no_default_name() -> None:
-    axes = {"b": {"key": "b", "values": [1]}, "seed": {"key": "s", "values": [0]}, "a": {"key": "a", "values": [2]}}
-    names = {runs_of(axes=in_order(axes, order))[0].name for order in (sorted, list, lambda keys: keys[::-1])}
-    assert names == {"a-2_b-1_seed-0"}
-
-
-@given(definitions())
-def test_ids_and_names_are_unique_and_tell_the_config(keys: dict[str, Any]) -> None:
-    expansion = expanded_or_not(keys)
-    assume(expansion is not None)
-    assert expansion is not None
-    assert len({run.id for run in expansion.runs}) == len({run.name for run in expansion.runs}) == len(expansion.runs)
-    for run in expansion.runs:
-        assert len(run.id) == 12
-        assert all(run.axes[axis] in labels for axis, labels in expansion.axes.items())
-        assert list(run.axes) == list(expansion.axes)
-
-
-@given(st.lists(st.text("ab/ .-", min_size=1, max_size=3), min_size=2, max_size=5, unique=True))
-def test_names_that_collide_are_refused_with_both_cells(labels: list[str]) -> None:
-    texts = ["".join("-" if character in "/ " else character for character in label) for label in labels]
-    keys = {"axes": {"m": {"key": "m", "values": labels}}, "run_name": "r{m}"}
-    if len(set(texts)) == len(texts):
-        assert [run.name for run in runs_of(**keys)] == [f"r{text}" for text in texts]
-        return
-    with pytest.raises(DefinitionError) as error:
-        runs_of(**keys)
-    first = next(index for index, text in enumerate(texts) if text in texts[:index])
-    twin = texts.index(texts[first])
-    assert f"two runs: {{m: {labels[twin]}}} and {{m: {labels[first]}}}" in str(error.value)
-
-
-SAME: dict[str, Any] = {"config": {"lr": 1, "k": "{run_dir}"}, "axes": {"task": {"key": "task.name", "values": ["a"]}}}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": "y"},
-        {"description": "another"},
-        {"tags": ["t"]},
-        {"check": ["{python}"]},
-        {"run_name": "other-{task}"},
-        {"resources": {"mem": "9G"}},
-        {"overrides": [{"where": {"task": "a"}, "resources": {"time": "1h"}}]},
-        {"on_failure": {"timeout": {"config.lr": "/2"}}},
-        {"on_failure": {"preempted": {"requeue": 1}}},
-        {"config": {"k": "{run_dir}", "lr": 2}, "overrides": [{"where": {"task": "a"}, "set": {"lr": 1}}]},
-    ],
-)
-def test_an_id_does_not_change_with_what_does_not_run(change: dict[str, Any]) -> None:
-    assert [run.id for run in runs_of(**{**SAME, **change})] == [run.id for run in runs_of(**SAME)]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"config": {"lr": 1.0, "k": "{run_dir}"}},
-        {"config": {"lr": 1, "k": "{run_dir}", "new": None}},
-        {"command": [*COMMAND, "--fast"]},
-        {"env": {"A": "1"}},
-        {"needs": {"base": {"collection": "other"}}},
-        {"axes": {"task": {"key": "task", "values": ["a"]}}},
-    ],
-)
-def test_an_id_changes_with_what_runs(change: dict[str, Any]) -> None:
-    assert runs_of(**{**SAME, **change})[0].id != runs_of(**SAME)[0].id
-
-
-def test_an_axis_that_only_the_command_uses_tells_runs_apart() -> None:
-    runs = runs_of(command=[*COMMAND, "{task}"], axes={"task": ["a", "b"]})
-    assert runs[0].id != runs[1].id
-    assert runs[0].config_sha256 == runs[1].config_sha256
-    assert runs[0].set == {}
-
-
-def test_an_axis_that_only_picks_the_needed_run_tells_runs_apart() -> None:
-    for need in ({"collection": "bases"}, {"collection": "bases", "match": ["size"]}):
-        one, other = runs_of(config={"base": "{needs.b.run_dir}"}, axes={"size": ["s", "m"]}, needs={"b": need})
-        assert one.id != other.id
-
-
-def test_ids_stay_what_they_were() -> None:
-    """Ids are kept in records for years: change this only with a migration of those."""
-    assert [run.id for run in runs_of(**SAME)] == ["51f2080bdbef"]
-
-
-# Configs and templates
-
-
-def test_resolving_copies_only_what_it_changes() -> None:
-    shared = {"train": {"lr": 1, "opt": {"b": 1}}, "model": {"w": 1}, "seed": 0}
-    before = json.dumps(shared)
-    made = resolve_config(shared, {"train.lr": 2, "train.opt.b": 3, "train.opt.c": 4, "new.deep.key": 5, "seed": 1})
-    assert made == {
-        "train": {"lr": 2, "opt": {"b": 3, "c": 4}},
-        "model": {"w": 1},
-        "seed": 1,
-        "new": {"deep": {"key": 5}},
-    }
-    assert json.dumps(shared) == before
-    assert made["model"] is shared["model"]
-
-
-def test_resolving_does_not_write_into_a_value_that_it_set_before() -> None:
-    model = {"w": 1}
-    assert resolve_config({"model": {"d": 0}}, {"model.d": 5, "model": model, "model.w": 2}) == {"model": {"w": 2}}
-    assert model == {"w": 1}
-
-
-def test_resolving_through_a_value_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"config\.a\.b\.c: config\.a\.b is 1, not a mapping"):
-        resolve_config({"a": {"b": 1}}, {"a.b.c": 2})
-
-
-def test_filling_is_done_once_everywhere_and_keeps_literal_braces() -> None:
-    values = {"run_dir": "{config}", "needs.base.run_dir": "/b", "x": "}"}
-    template = {"{x}": ["{run_dir}/a", "{{run_dir}}", 3, None], "p": "{needs.base.run_dir}{x}{{"}
-    assert fill(template, values) == {"{x}": ["{config}/a", "{run_dir}", 3, None], "p": "/b}{"}
-    assert placeholders(template) == {"run_dir", "needs.base.run_dir", "x"}
-
-
-@pytest.mark.parametrize("text", ["{", "a}", "{}", "{ x }", "{x!r}", "{x:3}", "{0}", "{x.}", "{{}"])
-def test_what_is_no_placeholder_is_refused(text: str) -> None:
-    for read in (placeholders, lambda text: fill(text, {"x": "1"})):
-        with pytest.raises(UsageError, match="single"):
-            read(text)
-
-
-def test_an_unknown_placeholder_is_told_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"'\{rundir\}': unknown placeholder \{rundir\}\. Did you mean \{run_dir\}\?"):
-        fill("{rundir}", {"run_dir": "/r", "config": "/c"})
-
-
-@given(st.text(st.sampled_from("{}ab.\n$"), max_size=12), st.text(max_size=5))
-def test_doubled_braces_carry_any_text(text: str, value: str) -> None:
-    doubled = text.replace("{", "{{").replace("}", "}}")
-    assert fill(doubled + "{x}", {"x": value}) == text + value
 
 
 # The shipped sweeps
