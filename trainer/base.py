@@ -1,6 +1,6 @@
 """Mode ``base``: train the entangled model p(y|x) on all strategies at once, and leave it with its pool of pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,14 +10,15 @@ from trainer.backbone import BASE_RECORD, Parts, build_from_scratch, hidden_stat
 from trainer.batches import Rows, entangled_rows
 from trainer.config import Config
 from trainer.environment import choose_device
-from trainer.evaluate import Metrics, answer_quality, judge
+from trainer.evaluation.of_base import evaluate_base
+from trainer.evaluation.quality import Metrics
 from trainer.likelihood import log_likelihood, target_states, targets
 from trainer.loop import batch_order, train
-from trainer.pool import Pool, build_pool, sample_from_base, save_pool
-from trainer.randomness import stream, stream_seed
+from trainer.pool import build_pool, save_pool
+from trainer.randomness import stream_seed
 from trainer.records import RunRecords
 from trainer.stop import StopRequest
-from trainer.tasks import TASKS, Split, sample_records
+from trainer.tasks import TASKS, Record, Split, sample_records
 from trainer.tokenizer import CharTokenizer
 
 if TYPE_CHECKING:
@@ -75,12 +76,13 @@ def run_base(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
     """
     device = choose_device(config.device)
     tokenizer = CharTokenizer()
-    model = build_from_scratch(config.model, tokenizer, stream_seed(config.seed, "weights"))
+    model = build_from_scratch(config.model, tokenizer, stream_seed(config.seed_of("model"), "weights"))
     model.to(device)  # pyright: ignore[reportArgumentType]  # a decorator in transformers hides self
-    train_rows = _ground_truth(config, tokenizer, "train", config.data.records)
-    validation_rows = _ground_truth(config, tokenizer, "validation", config.pool.validation_records)
+    train_records = _ground_truth(config, "train", config.data.records)
+    train_rows = _rows(train_records, tokenizer)
+    validation_rows = _rows(_ground_truth(config, "validation", config.pool.validation_records), tokenizer)
     learner = BaseLearner(model, train_rows, validation_rows, config)
-    order = batch_order(train_rows.lengths, config.train, config.seed)
+    order = batch_order(train_rows.lengths, config.train, config.seed_of("data"))
     progress = train(
         learner,
         order,
@@ -98,7 +100,7 @@ def run_base(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
     save_pool(folder, pool)
     sha256 = save_base(folder, model, tokenizer, config.task)
     metrics: Metrics = {
-        **_answers(config, model, tokenizer, pool),
+        **evaluate_base(config, model, tokenizer, pool, [tokenizer.encode(record.x) for record in train_records]),
         **learner.validate(progress.step),
         "train/step": progress.step,
         "train/tokens": progress.tokens,
@@ -111,35 +113,20 @@ def run_base(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
     return metrics
 
 
-def _answers(config: Config, model: "PreTrainedModel", tokenizer: CharTokenizer, pool: Pool) -> Metrics:
-    """Judge the model's answers to the test inputs: the pool's own where these were sampled at temperature 1."""
-    pairs = pool.pairs["test"]
-    answers = pairs.y
-    if config.eval.decoding == "greedy" or config.data.source != "model" or config.pool.temperature != 1:
-        temperature = 0.0 if config.eval.decoding == "greedy" else 1.0
-        generator = stream(config.seed, "answers", device=model.device)
-        answers = sample_from_base(
-            model, tokenizer, pairs.x, pool.max_new_tokens, temperature, generator, config.eval.batch_size
-        )
-    verdicts = judge(config.task.name, tokenizer, pairs.x, answers)
-    return {
-        **answer_quality("base_test_final", verdicts, TASKS[config.task.name].strategies),
-        "base_test_final/decoding": config.eval.decoding,
-        "base_test_final/split_policy": config.task.split_policy,
-    }
-
-
-def _ground_truth(config: Config, tokenizer: CharTokenizer, split: Split, size: int) -> Rows:
-    records = sample_records(
+def _ground_truth(config: Config, split: Split, size: int) -> list[Record]:
+    return sample_records(
         TASKS[config.task.name],
         config.task.params,
         size,
-        seed=config.seed,
+        seed=config.seed_of("data"),
         split=split,
         purpose="base",
         policy=config.task.split_policy,
         mix=config.task.strategy_mix,
     )
+
+
+def _rows(records: Sequence[Record], tokenizer: CharTokenizer) -> Rows:
     return entangled_rows(
         [tokenizer.encode(record.x) for record in records],
         [tokenizer.encode(record.y) for record in records],

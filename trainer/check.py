@@ -14,7 +14,7 @@ from trainer.tasks import TASKS, TaskError
 from trainer.weights import TERMS, Term, first_step_above_0
 
 OTHER_KIND = {
-    "continuous": ("latent.count", "objective.inter_latent_divergence_positions"),
+    "continuous": ("latent.count", "objective.inter_latent_divergence_positions", "eval.controlled_sampled"),
     "discrete": ("latent.dim", "latent.samples"),
 }
 """Keys that a kind of latent does not look at, beside the weights of terms that it does not have."""
@@ -75,7 +75,7 @@ def _without_effect(config: Config, key: str) -> bool:
     section, _, name = key.partition(".")
     if config.mode == "base":
         return (
-            key == "eval.posterior"
+            key in {"eval.posterior", "eval.controlled_sampled"}
             or section in {"base", "latent", "adaptation", "objective"}
             or key
             in {
@@ -92,7 +92,7 @@ def _without_effect(config: Config, key: str) -> bool:
         or (section == "objective" and _objective_without_effect(config, name))
         or (section == "adaptation" and name != "kind" and config.adaptation.kind != "lora")
         or (key == "pool.temperature" and config.data.source == "groundtruth")
-        or (key == "train.posterior_lr_scale" and config.adaptation.kind == "head_only")
+        or (key in {"train.lr", "train.posterior_lr_scale"} and config.adaptation.kind == "head_only")
         or (key == "train.final_lr_share" and config.train.schedule == "constant")
         or (key == "train.max_sequences_per_epoch" and config.train.epochs is None)
     )
