@@ -5,7 +5,7 @@ model does not depend on what follows.
 """
 
 import copy
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,19 +58,17 @@ class LatentModel(nn.Module):
         _make_slot_neutral(backbone)
         causal = backbone.model.eval()  # evaluation mode throughout: no dropout anywhere
         self.prepare_tokens(embedding_table(causal))
-        self._peft: PeftModel | None = None
         self.posterior: nn.Module | None = None
         if adaptation.kind == "lora":
             slot = {self.tokenizer.z_open, self.tokenizer.z_close, *latent_ids}
             # A pretrained tokenizer has new tokens that no record of this kind holds: they are left alone.
             records = {i for i in backbone.new_token_ids if not self._is_latent_token(i)}
-            self._peft = add_adapters(
+            self.generator: nn.Module = add_adapters(
                 backbone.model,
                 adaptation,
                 generator_token_ids=sorted(records | slot),
                 posterior_token_ids=sorted(records - slot),
             )
-            self.generator: nn.Module = self._peft
         else:
             self.generator = causal
             causal.requires_grad_(adaptation.kind == "full")
@@ -188,11 +186,11 @@ class LatentModel(nn.Module):
         return token in {tokenizer.z_empty, *(tokenizer.latent(k) for k in range(1, MAX_LATENTS + 1))}
 
     def _causal(self) -> nn.Module:
-        return self.generator if self._peft is None else self._peft.get_base_model()
+        return cast("PeftModel", self.generator).get_base_model() if self.adaptation == "lora" else self.generator
 
     def _switch_to(self, adapter: str) -> None:
-        if self._peft is not None:
-            switch_to(self._peft, adapter)
+        if self.adaptation == "lora":
+            switch_to(cast("PeftModel", self.generator), adapter)
 
 
 @torch.no_grad()

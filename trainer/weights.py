@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import PlainValidator
+from pydantic import PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
@@ -94,7 +94,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
-ScheduledWeight = Annotated[float | Points, PlainValidator(_parse)]
+def _write(value: float | Points) -> Any:
+    """Return a weight as it is written in a record; pydantic would warn of the list that JSON makes of a tuple."""
+    return [list(point) for point in value] if isinstance(value, tuple) else value
+
+
+ScheduledWeight = Annotated[float | Points, PlainValidator(_parse), PlainSerializer(_write)]
 """A weight in a configuration: ``0.1``, or ``[[0, 0.0], [60, 0.1]]``."""
 
 

@@ -26,7 +26,10 @@ def test_good_configurations_pass() -> None:
     ("changes", "message"),
     [
         ({"objective": {"betta": 0.1}}, "objective.betta: unknown key. Did you mean beta?"),
-        ({"objective": {"beta": "0.1"}}, "objective.beta: should be a valid number, got '0.1'."),
+        (
+            {"objective": {"beta": "0.1"}},
+            "objective.beta: should be a number of 0 or more, or points [[step, weight], ...], got '0.1'.",
+        ),
         ({"objective": {"beta": -1.0}}, "objective.beta: "),
         ({"objective": {"beta": float("nan")}}, "objective.beta: "),
         ({"train": {"steps": True}}, "train.steps: "),
@@ -35,10 +38,22 @@ def test_good_configurations_pass() -> None:
         ({"task": {"name": "grid_pathfindin"}}, "Did you mean grid_pathfinding?"),
         ({"task": {"params": {"size": 3}}}, "task.params.size: "),
         ({"task": {"strategy_mix": {"right": 1.0}}}, "Did you mean right-first?"),
-        ({"latent": {"kind": "discrete"}}, "latent.kind: "),
+        ({"objective": {"beta": [[9, 0.1], [2, 0.0]]}}, "objective.beta: should hold at least one point"),
+        ({"objective": {"beta": [[8, 0.0], [20, 0.1]]}}, "above 0 from step 9 on, but the run ends at step 8"),
+        ({"latent": {"kind": "discrete"}}, "latent.count: missing."),
+        ({"latent": {"kind": "discrete", "count": 9}}, "latent.count: should be less than or equal to 8, got 9."),
+        (
+            {"latent": {"kind": "discrete", "count": 3}},
+            "posterior_variance_weight: is 0.1, but a discrete latent has no",
+        ),
         ({"objective": {"router_support_weight": 0.1}}, "a continuous latent has no such term"),
-        ({"objective": {"token_weighted_reconstruction_weight": 2.0}}, "does not compute that term"),
-        ({"adaptation": {"kind": "lora"}, "train": {"optimizer": "muon"}}, "LoRA leaves none to train"),
+        ({"objective": {"posterior_entropy_weight": [[0, 0], [4, 1]]}}, "is [[0, 0.0], [4, 1.0]], but a continuous"),
+        (
+            {"objective": {"token_weighted_mode": "replace"}},
+            "token_weighted_reconstruction_weight is 0. Give it a weight",
+        ),
+        ({"adaptation": {"kind": "lora"}, "train": {"optimizer": "muon"}}, "kind lora leaves none to train"),
+        ({"adaptation": {"kind": "head_only"}, "train": {"optimizer": "muon"}}, "kind head_only leaves none to train"),
         ({"base": {"pth": "x"}}, "base.pth: unknown key. Did you mean path?"),
     ],
 )
@@ -75,6 +90,53 @@ def test_keys_without_effect_are_inactive() -> None:
         "errors": [],
         "inactive": ["adaptation.rank", "model.width", "objective.kl_warmup_steps", "objective.router_support_weight"],
     }
+
+
+def inactive_of(**changes: Any) -> list[str]:
+    raw = disentangle("x", **changes)
+    answer = check_line(json.dumps(raw))
+    assert answer["errors"] == []
+    return answer["inactive"]
+
+
+def test_keys_of_the_other_kind_of_latent_are_inactive() -> None:
+    off = {"posterior_variance_weight": 0.0, "router_marginal_kl_to_prior_weight": 1.0}
+    assert inactive_of(latent={"kind": "discrete", "count": 3, "dim": 8, "samples": 2}, objective=off) == [
+        "latent.dim",
+        "latent.samples",
+        "objective.posterior_variance_weight",
+    ]
+    weights = {"posterior_entropy_weight": 0.0, "inter_latent_divergence_positions": "weighted"}
+    assert inactive_of(latent={"count": 3}, objective=weights) == [
+        "latent.count",
+        "objective.inter_latent_divergence_positions",
+        "objective.posterior_entropy_weight",
+    ]
+
+
+def test_settings_of_terms_without_weight_are_inactive() -> None:
+    gamma, steps = "objective.token_weighted_gamma", "objective.curriculum_steps"
+    assert inactive_of(objective={"token_weighted_gamma": 2.0, "curriculum_steps": 5}) == [steps, gamma]
+    on = {"token_weighted_reconstruction_weight": 1.0, "token_weighted_gamma": 2.0, "curriculum_steps": 5}
+    assert inactive_of(objective=on) == [steps]
+    assert inactive_of(objective={**on, "token_weighted_mode": "curriculum"}) == []
+    replaced = {"token_weighted_reconstruction_weight": 1.0, "token_weighted_mode": "replace"}
+    assert inactive_of(objective={**replaced, "baseline_normalized": True}) == ["objective.baseline_normalized"]
+    divergence = {
+        "posterior_variance_weight": 0.0,
+        "inter_latent_divergence_weight": 0.1,
+        "inter_latent_divergence_positions": "weighted",
+        "token_weighted_gamma": 2.0,
+    }
+    discrete = {"kind": "discrete", "count": 3}
+    assert inactive_of(latent=discrete, objective=divergence) == ["objective.posterior_variance_weight"]
+    divergence["inter_latent_divergence_positions"] = "all"
+    assert gamma in inactive_of(latent=discrete, objective=divergence)
+
+
+def test_rates_of_a_backbone_that_is_not_trained_are_inactive() -> None:
+    found = inactive_of(adaptation={"kind": "head_only"}, train={"posterior_lr_scale": 0.5})
+    assert found == ["train.lr", "train.posterior_lr_scale"]
 
 
 def test_what_is_no_configuration_is_refused_in_one_line() -> None:
