@@ -196,6 +196,11 @@ class CollectionStore:
         return self.records / "overview.json"
 
     @property
+    def metrics_index(self) -> Path:
+        """What was read of the runs' metrics files: a cache, made anew where it is gone."""
+        return self.records / "metrics.index"
+
+    @property
     def runs_file(self) -> Path:
         """The frozen runs: ``runs.jsonl``, or after an extension ``runs.<generation>.jsonl``."""
         return self.records / self.header.get("runs_file", "runs.jsonl")
@@ -209,6 +214,13 @@ class CollectionStore:
     def definition_file(self) -> Path:
         """The person's file, byte for byte: ``definition.yaml``, or ``definition.<generation>.yaml``."""
         return self.records / self.header.get("definition_file", "definition.yaml")
+
+    @property
+    def definition_files(self) -> list[Path]:
+        """The person's files, oldest first: one for the creation and one for each extension."""
+        latest = int(self.header.get("generation", 1))
+        later = [f"definition.{generation}.yaml" for generation in range(2, latest + 1)]
+        return [self.records / name for name in ["definition.yaml", *later]]
 
     def exists(self) -> bool:
         """Whether the collection was created."""

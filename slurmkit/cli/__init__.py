@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cancel": ("submit", "cancel", "End runs, or take them out of the queue."),
     "logs": ("logs", "logs", "Print a run's output, or follow it."),
     "aggregate": ("aggregate", "command", "Tabulate the metrics, with intervals and matched differences."),
+    "compare": ("compare", "compare", "Compare two collections: results, config and code."),
     "report": ("report", "report", "Write what a collection has shown so far as a page with figures."),
     "run": ("run", "run", "Run one run here in the foreground, for debugging."),
     "doctor": ("doctor", "doctor", "Check git, the runs folder, the local queue and the machine."),

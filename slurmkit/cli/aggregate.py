@@ -3,15 +3,19 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slurmkit.cli.common import collection_argument, narrate, open_collection, plural, select, where_option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from slurmkit.aggregate.aggregation import Aggregation
     from slurmkit.aggregate.text import TextTable
+    from slurmkit.aggregate.views import Request
+    from slurmkit.records import Json, RunStatus
 
 _MOST_NAMES = 12
 _MOST_MISSING = 20
@@ -27,11 +31,21 @@ _MOST_DRAWN_ROWS = 200
 )
 @click.option("--by", metavar="AXES", help="Axes that make a row, such as task,pv,rmkl.  [default: all but the seed]")
 @click.option("--baseline", metavar="AXIS=VALUE,...", help="Setting to compare with, such as pv=0.0,rmkl=0.0.")
+@click.option("--pivot", "pivots", multiple=True, metavar="ROWS:COLUMNS", help="One axis by another: task:setting.")
+@click.option("--best", metavar="METRIC[:min|max]", help="Rank settings by a metric; the best of each group.")
+@click.option("--per", metavar="AXES", help="Groups of --best and --block-maxima.  [default: what settings are matched on]")
+@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many of each group.")
+@click.option("--without-block", "without", multiple=True, metavar="BLOCK", help="Rank once more without this block.")
+@click.option("--block-maxima", metavar="METRIC[:min|max]", help="The best setting of each block.")
+@click.option("--fold", "folds", is_flag=True, help="How many times the baseline, over matched runs.")
+@click.option("--anyway", is_flag=True, help="Rank also by a metric that means something else in each setting.")
+@click.option("--history", is_flag=True, help="The logged series: a row a run, step and metric (CSV, or --output).")
+@click.option("--reread", is_flag=True, help="Read every metrics file, also those that look as they did.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write a file, too: .csv or .parquet (a row a run; with --by a row a cell), .json, .md, .tex.",
+    help="Write a file, too: .csv or .parquet (a row a run; with --by a row a cell), .json, .md, .tex, .html.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (versioned: the key `schema`).")
 def command(
@@ -41,15 +55,20 @@ def command(
     by: str | None,
     baseline: str | None,
     output: Path | None,
+    history: bool,
+    reread: bool,
     as_json: bool,
+    **asked: Any,
 ) -> int:
     """Tabulate the metrics of completed runs.
 
     Means over seeds with their 95 % t-intervals and n, what is missing and why, and differences from a baseline over
-    the runs that both settings have. Ends with 1 if a completed run's metrics cannot be used; the others are kept.
+    the runs that both settings have. Asked for --best, --block-maxima, --pivot or --fold, it shows these instead. Ends
+    with 1 if a completed run's metrics cannot be used; the others are kept.
     """
     from slurmkit.aggregate.aggregation import aggregate
     from slurmkit.aggregate.deltas import parse_baseline
+    from slurmkit.aggregate.views import make_views
     from slurmkit.aggregate.write import check_path, document_bytes, write
 
     if output is not None:
@@ -58,41 +77,96 @@ def command(
     axes = collection.axes
     against = parse_baseline(baseline, axes) if baseline is not None else None
     statuses = select(collection.statuses(), where)
-    by_axes = [axis.strip() for axis in by.split(",")] if by is not None else []
+    if history:
+        return _history(statuses, axes, metrics, output)
     made = aggregate(
-        collection.name, statuses, axes, collection.seed_axis, by=by_axes, metrics=metrics, baseline=against
+        collection.name,
+        statuses,
+        axes,
+        collection.seed_axis,
+        by=_words(by),
+        metrics=metrics,
+        baseline=against,
+        declared=collection.metrics,
+        index_file=None if reread else collection.records.metrics_index,
     )
+    views = make_views(made, _request(asked))
     if output is not None:
-        write(made, output, one_row_a_run=by is None)
+        write(made, output, views, one_row_a_run=by is None)
     if as_json:
-        click.echo(document_bytes(made), nl=False)
+        click.echo(document_bytes(made, views), nl=False)
+    elif views:
+        _show([view.text for view in views])
     else:
         _print(made)
     _narrate(made, output)
     return 1 if made.problems else 0
 
 
+def _words(text: str | None) -> list[str]:
+    return [] if text is None else [word.strip() for word in text.split(",")]
+
+
+def _request(asked: "dict[str, Any]") -> "Request":
+    from slurmkit.aggregate.views import Request
+
+    per: str | None = asked["per"]
+    return Request(
+        best=asked["best"],
+        per=None if per is None else tuple(_words(per)),
+        top=asked["top"],
+        without_blocks=asked["without"],
+        block_maxima=asked["block_maxima"],
+        pivots=asked["pivots"],
+        folds=asked["folds"],
+        anyway=asked["anyway"],
+    )
+
+
+def _history(
+    statuses: "Sequence[RunStatus]", axes: "Mapping[str, Sequence[Json]]", metrics: "Sequence[str]", output: Path | None
+) -> int:
+    """Print the logged series as CSV, or write them to a file."""
+    from slurmkit.aggregate.history import read_history
+    from slurmkit.aggregate.write import table_bytes, write_table
+
+    table, problems = read_history(statuses, axes, metrics)
+    for problem in problems:
+        narrate(f"{problem.path}: {problem.what}")
+    if output is None:
+        click.echo(table_bytes(table, ".csv"), nl=False)
+    else:
+        write_table(table, output)
+        narrate(f"wrote {output}: {plural(len(table), 'row')}")
+    return 1 if problems else 0
+
+
 def _print(made: "Aggregation") -> None:
     from slurmkit.aggregate.text import deltas_table, missing_table, problem_lines, summary_table
 
-    in_terminal = sys.stdout.isatty()
     tables = [summary_table(made)]
     missing = missing_table(made)
     if missing.rows:
-        tables.append(_shortened(missing) if in_terminal else missing)
+        tables.append(_shortened(missing) if sys.stdout.isatty() else missing)
     if len(made.deltas):
         tables.append(deltas_table(made))
-    for number, table in enumerate(tables):
-        if number:
-            click.echo()
-        if in_terminal and len(table.rows) <= _MOST_DRAWN_ROWS:
-            _draw(table)
-        else:
-            click.echo("\n".join(plain_lines(table)))
+    _show(tables)
     problems = problem_lines(made)
     if problems:
         click.echo("\nProblems")
         click.echo("\n".join(problems))
+
+
+def _show(tables: "Sequence[TextTable]") -> None:
+    """Print tables, with borders where a person looks at them."""
+    in_terminal = sys.stdout.isatty()
+    for number, table in enumerate(tables):
+        if number:
+            click.echo()
+        if in_terminal and len(table.rows) <= _MOST_DRAWN_ROWS:
+            draw(table)
+        else:
+            click.echo("\n".join(plain_lines(table)))
 
 
 def _shortened(table: "TextTable") -> "TextTable":
@@ -112,7 +186,8 @@ def plain_lines(table: "TextTable") -> list[str]:
     return [table.title, *lines, *table.notes]
 
 
-def _draw(table: "TextTable") -> None:
+def draw(table: "TextTable") -> None:
+    """Print a table for a terminal, as wide as that is."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

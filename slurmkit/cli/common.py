@@ -14,14 +14,14 @@ from slurmkit.records import RunStatus
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _complete_name(_context: click.Context, _parameter: click.Parameter, word: str) -> list[str]:
+def complete_name(_context: click.Context, _parameter: click.Parameter, word: str) -> list[str]:
     """Complete a collection's name for the shell."""
     from slurmkit.project import Project
 
     return [name for name in Project.discover().store.names() if name.startswith(word)]
 
 
-collection_argument = click.argument("name", required=False, shell_complete=_complete_name)
+collection_argument = click.argument("name", required=False, shell_complete=complete_name)
 
 where_option = click.option(
     "--where",

@@ -1,0 +1,125 @@
+"""What changed in the code between two pinned commits, as git tells it."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slurmkit.comparison.side import Member
+from slurmkit.errors import PinError
+from slurmkit.pin.git import GitRefusedError, git
+
+MOST_SUBJECTS = 20
+_AS_STORED = ("--no-renames", "--no-ext-diff", "--no-textconv")
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One file that differs.
+
+    Attributes:
+        path: from the top of the repository.
+        added, removed: lines; None: it is no text.
+    """
+
+    path: str
+    added: int | None
+    removed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChange:
+    """What lies between two commits.
+
+    Attributes:
+        old, new: A's commit and B's.
+        pairs: how many pairs of runs are pinned to these two.
+        problem: why nothing can be said; empty: it can.
+        ahead: commits that only B has; ``behind``: that only A has.
+        subjects: (short id, subject) of the last of those that only B has; ``lost``: that only A has.
+        files: those that differ between the two trees, most changed lines first.
+    """
+
+    old: str
+    new: str
+    pairs: int
+    problem: str = ""
+    ahead: int = 0
+    behind: int = 0
+    subjects: tuple[tuple[str, str], ...] = ()
+    lost: tuple[tuple[str, str], ...] = ()
+    files: tuple[FileChange, ...] = ()
+
+
+def code_changes(pairs: Iterable[tuple[Member, Member]], repositories: Sequence[Path]) -> tuple[CodeChange, ...]:
+    """Return what changed between each two commits that compared runs are pinned to; none where these are equal.
+
+    All files of the commits are compared: which of them a run imported is checked when it ends, and not kept.
+
+    Args:
+        pairs: the runs that are compared.
+        repositories: where the commits may be.
+    """
+    counts = Counter((a.status.commit, b.status.commit) for a, b in pairs)
+    return tuple(
+        _code_change(old, new, count, repositories) for (old, new), count in counts.most_common() if old != new
+    )
+
+
+def _code_change(old: str, new: str, pairs: int, repositories: Sequence[Path]) -> CodeChange:
+    try:
+        missing: list[str] = []
+        for repository in dict.fromkeys(repositories):
+            missing = [commit for commit in (old, new) if not _has(repository, commit)]
+            if not missing:
+                return _between(repository, old, new, pairs)
+    except PinError as error:  # no git here
+        return CodeChange(old, new, pairs, str(error))
+    named = " and ".join(commit[:10] for commit in missing) or "no repository is known"
+    where = ", ".join(map(str, dict.fromkeys(repositories)))
+    return CodeChange(old, new, pairs, f"{where}: does not have {named}. git fetch may bring it.")
+
+
+def _has(repository: Path, commit: str) -> bool:
+    try:
+        git(repository, "cat-file", "-e", f"{commit}^{{commit}}")
+    except GitRefusedError:
+        return False
+    return True
+
+
+def _between(repository: Path, old: str, new: str, pairs: int) -> CodeChange:
+    behind, ahead = map(int, git(repository, "rev-list", "--left-right", "--count", f"{old}...{new}").split())
+    return CodeChange(
+        old,
+        new,
+        pairs,
+        ahead=ahead,
+        behind=behind,
+        subjects=_subjects(repository, old, new),
+        lost=_subjects(repository, new, old),
+        files=_files(repository, old, new),
+    )
+
+
+def _subjects(repository: Path, old: str, new: str) -> tuple[tuple[str, str], ...]:
+    """Return short id and subject of the last commits that `new` has and `old` has not, newest first."""
+    listed = git(repository, "log", "--no-show-signature", f"--max-count={MOST_SUBJECTS}", "--format=%h%x09%s",
+                 "--no-color", f"{old}..{new}")  # fmt: skip
+    lines = listed.decode(errors="backslashreplace").splitlines()
+    return tuple((short, subject) for short, _, subject in (line.partition("\t") for line in lines))
+
+
+def _files(repository: Path, old: str, new: str) -> tuple[FileChange, ...]:
+    listed = git(repository, "diff", "--numstat", "-z", *_AS_STORED, old, new)
+    found: list[FileChange] = []
+    for entry in listed.split(b"\0"):
+        if entry:
+            added, removed, path = entry.split(b"\t", 2)
+            name = path.decode(errors="backslashreplace")
+            found.append(FileChange(name, _lines(added), _lines(removed)))
+    return tuple(sorted(found, key=lambda file: (-(file.added or 0) - (file.removed or 0), file.path)))
+
+
+def _lines(count: bytes) -> int | None:
+    return None if count == b"-" else int(count)
