@@ -159,7 +159,8 @@ def _tables(prefix: str, outcomes: Outcomes) -> Metrics:
         metrics[f"{prefix}/confusion/{latent}/ambiguous"] = float((size[:, k] > 1).mean())
         metrics[f"{prefix}/confusion/{latent}/invalid"] = float((size[:, k] == 0).mean())
         metrics[f"{prefix}/valid_share/{latent}"] = float(valid[k])
-        metrics[f"{prefix}/matched/{latent}"] = outcomes.strategies[matched[k]] if k in matched else "none"
+        named = k in matched and counts[k, matched[k]] > 0  # a match without a single output names nothing
+        metrics[f"{prefix}/matched/{latent}"] = outcomes.strategies[matched[k]] if named else "none"
     for s, strategy in enumerate(outcomes.strategies):
         metrics[f"{prefix}/strategy_count/{strategy}"] = int(counts[:, s].sum())
     metrics[f"{prefix}/valid_share_min"] = float(valid.min())

@@ -30,7 +30,7 @@ MIN_ROUTER_INFORMATION = 0.5
 MAX_MIX_DISTANCE = 0.25
 """The router fails where more than a quarter of its outputs would have to change to give the strategies' mix."""
 
-SENSITIVE_ABOVE = 0.05
+SENSITIVE_ABOVE = 0.1
 """Below this share of inputs whose greedy output changes with z, the generator is said to ignore z."""
 
 
@@ -182,8 +182,8 @@ def _why_uninformative(mean: float | None, sensitivity: float) -> str:
     if mean is not None and mean >= MIN_INFORMATION:
         return f"its mean tells more ({mean:.2f}): it is lost in the noise of z"
     if sensitivity < SENSITIVE_ABOVE:
-        return f"and the generator writes the same whatever z is ({sensitivity:.2f} of inputs change): z is unused"
-    return f"though the generator does react to z ({sensitivity:.2f} of inputs change)"
+        return f"and the generator writes the same whatever z is ({sensitivity:.2f} of outputs change): z is unused"
+    return f"though the generator does react to z ({sensitivity:.2f} of outputs change)"
 
 
 def _kind(verdict: Attribution) -> str:

@@ -1,7 +1,7 @@
 """What is measured at the end of a run that disentangles: z from the router, set by hand, and from the posterior."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from trainer.evaluation.probing import centroid_metrics, number_inputs, probe_me
 from trainer.evaluation.quality import Metrics, answer_quality, judge
 from trainer.evaluation.writing import Writer
 from trainer.pool import Pairs, Pool
+from trainer.probe import ProbeResult
 from trainer.randomness import stream
 from trainer.tasks import TASKS, Attribution
 
@@ -55,61 +56,63 @@ class LatentTest:
     def evaluate(self) -> Metrics:
         """Return all metrics of the test."""
         xs, q, p = self.pairs.x, self.writer.posterior(self.pairs), self.writer.router(self.pairs.x)
-        given = self._judge(xs, self.pairs.y)
         router_z, sampled_z = p.sample(self._stream("router z")), q.sample(self._stream("posterior z"))
         posterior_z = sampled_z if self.config.eval.posterior == "sample" else q.mode()
-        routed = self._answers(xs, router_z, "routed")
-        rendered = self._answers(xs, posterior_z, "rendered")
+        given = self._judge(xs, self.pairs.y)
+        routed, rendered = self._answers(xs, router_z, "routed"), self._answers(xs, posterior_z, "rendered")
         controlled, sensitivity = self._controlled(p, router_z)
-        router_probes = {
+        router = {
             "router_probe_accuracy": probe_strategy(p.value_features(router_z), routed, xs),
             "router_mu_probe_accuracy": probe_strategy(p.features(), routed, xs),
         }
-        posterior_probes = {
+        posterior = {
             "posterior_mu_probe_accuracy": probe_strategy(q.features(), given, xs),
             "posterior_sampled_probe_accuracy": probe_strategy(q.value_features(sampled_z), given, xs),
             "x_only_probe_accuracy": probe_strategy(p.features(), given, xs),
         }
         used = "sampled" if self.config.eval.posterior == "sample" else "mu"
         evidence = Evidence(
-            posterior_mean=posterior_probes["posterior_mu_probe_accuracy"],
-            posterior=posterior_probes[f"posterior_{used}_probe_accuracy"],
-            posterior_control=posterior_probes["x_only_probe_accuracy"],
-            router=router_probes["router_probe_accuracy"],
-            router_control=router_probes["router_mu_probe_accuracy"],
+            posterior_mean=posterior["posterior_mu_probe_accuracy"],
+            posterior=posterior[f"posterior_{used}_probe_accuracy"],
+            posterior_control=posterior["x_only_probe_accuracy"],
+            router=router["router_probe_accuracy"],
+            router_control=router["router_mu_probe_accuracy"],
             given=given,
             rendered=rendered,
             routed=routed,
             sensitivity=sensitivity,
         )
-        metrics: Metrics = {
+        return {
             **self._quality(ROUTER, xs, router_z, routed),
+            **_probes(ROUTER, router),
             **centroid_metrics(ROUTER, p.value_features(router_z), routed),
+            **controlled,
             **self._quality(POSTERIOR, xs, posterior_z, rendered),
+            f"{POSTERIOR}/latent": self.config.eval.posterior,
+            **_probes(POSTERIOR, posterior),
             **centroid_metrics(POSTERIOR, q.features(), given),
             **_rendering(given, rendered, routed),
             **_latent_given_strategy(q, given, self._strategies),
-            **controlled,
             **diagnose(evidence),
         }
-        for prefix, probes in ((ROUTER, router_probes), (POSTERIOR, posterior_probes)):
-            for name, result in probes.items():
-                metrics |= probe_metrics(f"{prefix}/{name}", result)
-        return metrics | {f"{POSTERIOR}/latent": self.config.eval.posterior}
 
     @property
     def _strategies(self) -> tuple[str, ...]:
         return TASKS[self.config.task.name].strategies
 
-    def _stream(self, use: str) -> torch.Generator:
-        return stream(self.config.seed_of("sampling"), "test", use)
+    @property
+    def _seed(self) -> int:
+        return self.config.seed_of("sampling")
+
+    def _stream(self, use: str, device: torch.device | str = "cpu") -> torch.Generator:
+        return stream(self._seed, "test", use, device=device)
 
     def _judge(self, xs: Sequence[list[int]], ys: Sequence[list[int]]) -> list[Attribution]:
         return judge(self.config.task.name, self.writer.model.tokenizer, xs, ys)
 
     def _answers(self, xs: Sequence[list[int]], z: Tensor, use: str, *, temperature: float = 1.0) -> list[Attribution]:
         """Let the generator answer N inputs under N values of z, and judge the answers."""
-        rng = stream(self.config.seed_of("sampling"), "test", use, device=self.writer.model.device)
+        rng = self._stream(use, self.writer.model.device)
         return self._judge(xs, self.writer.write(xs, z, temperature=temperature, rng=rng))
 
     def _quality(self, prefix: str, xs: Sequence[list[int]], z: Tensor, sampled: list[Attribution]) -> Metrics:
@@ -134,13 +137,11 @@ class LatentTest:
         names = [f"z{k}" for k in range(1, len(values) + 1)]
         outcomes, changed = self._greedy(values.cpu(), names)
         unique = attributable(self.config.task.name, self._texts(xs))
-        metrics = controlled_metrics(CONTROLLED, outcomes, unique, seed=self.config.seed_of("sampling"))
+        metrics = controlled_metrics(CONTROLLED, outcomes, unique, seed=self._seed)
         if self.config.eval.controlled_sampled:
             flat = self._answers([x for x in xs for _ in names], values.cpu().repeat(len(xs)), "controlled")
             outcomes = Outcomes.of(_rows(flat, len(names)), names, self._strategies, number_inputs(xs))
-            metrics |= controlled_metrics(
-                CONTROLLED, outcomes, unique, seed=self.config.seed_of("sampling"), suffix="_sampled"
-            )
+            metrics |= controlled_metrics(CONTROLLED, outcomes, unique, seed=self._seed, suffix="_sampled")
         return metrics, changed
 
     def _centroids(self) -> Metrics:
@@ -158,7 +159,7 @@ class LatentTest:
         outcomes, _ = self._greedy(centroids, self._strategies)
         unique = attributable(self.config.task.name, self._texts(self.pairs.x))
         own = outcomes.unique.diagonal(axis1=1, axis2=2)  # (N, S)
-        metrics = controlled_metrics(CENTROIDS, outcomes, unique, seed=self.config.seed_of("sampling"))
+        metrics = controlled_metrics(CENTROIDS, outcomes, unique, seed=self._seed)
         return metrics | {f"{CENTROIDS}/own_strategy_rate": float(own.mean())}
 
     def _greedy(self, values: Tensor, names: Sequence[str]) -> tuple[Outcomes, float]:
@@ -175,7 +176,7 @@ class LatentTest:
         distinct = list(dict(zip(numbers, self.pairs.x, strict=True)).values())
         xs = [x for x in distinct for _ in names]
         z = values.repeat(len(distinct), *[1] * (values.ndim - 1))
-        rng = stream(self.config.seed_of("sampling"), "test", "greedy", device=self.writer.model.device)
+        rng = self._stream("greedy", self.writer.model.device)
         ys = self.writer.write(xs, z, temperature=0.0, rng=rng)
         verdicts = _rows(self._judge(xs, ys), len(names))
         changed = [any(y != row[0] for y in row) for row in _rows(ys, len(names))]
@@ -185,7 +186,7 @@ class LatentTest:
     def _sensitivity(self, p: Distributions, router_z: Tensor) -> float:
         """Return the share of inputs whose greedy output changes between two draws of z from the router."""
         xs, second = self.pairs.x[:SENSITIVITY_INPUTS], p.sample(self._stream("second router z"))
-        rng = stream(self.config.seed_of("sampling"), "test", "greedy", device=self.writer.model.device)
+        rng = self._stream("greedy", self.writer.model.device)
         first, other = (self.writer.write(xs, z[: len(xs)], temperature=0.0, rng=rng) for z in (router_z, second))
         return sum(a != b for a, b in zip(first, other, strict=True)) / len(xs)
 
@@ -196,6 +197,13 @@ class LatentTest:
 def evaluate_latents(config: Config, writer: Writer, pool: Pool) -> Metrics:
     """Measure answers and latents on the pool's test pairs."""
     return LatentTest(config, writer, pool.pairs["test"], pool.pairs["validation"]).evaluate()
+
+
+def _probes(prefix: str, results: Mapping[str, ProbeResult]) -> Metrics:
+    metrics: Metrics = {}
+    for name, result in results.items():
+        metrics |= probe_metrics(f"{prefix}/{name}", result)
+    return metrics
 
 
 def _rendering(given: Sequence[Attribution], rendered: Sequence[Attribution], routed: Sequence[Attribution]) -> Metrics:
