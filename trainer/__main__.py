@@ -50,32 +50,46 @@ def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
     from trainer.check import load_config
     from trainer.errors import ConfigError, TrainerError
     from trainer.records import RunRecords
+    from trainer.tracking import open_tracking
 
     try:
         config = load_config(config_path)
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
-    records = RunRecords(run_dir)
+    try:
+        tracking = open_tracking(config.report_to, run_dir, json.loads(config_path.read_bytes()))
+    except TrainerError as error:
+        print(error, file=sys.stderr)
+        return 2
+    records = RunRecords(run_dir, tracking)
     records.begin()
     try:
         _run(config, config_path, records, stop)
     except TrainerError as error:
-        records.error(kind="error", error=error, step=None, term=None)
+        records.error(kind="error", error=error)
         print(error, file=sys.stderr)
         return 1
     except Exception as error:  # whatever it is: it is put on record and raised again
-        from trainer.errors import DivergedError, failure_kind
-
-        diverged = error if isinstance(error, DivergedError) else None
-        records.error(
-            kind=failure_kind(error),
-            error=error,
-            step=diverged.step if diverged else None,
-            term=diverged.term if diverged else None,
-        )
+        _record_failure(records, error)
         raise
     return 0
+
+
+def _record_failure(records: "RunRecords", error: Exception) -> None:
+    """Write down what ended a run, with its evidence."""
+    from trainer.environment import memory_figures
+    from trainer.errors import DivergedError, failure_kind
+
+    kind = failure_kind(error)
+    evidence: dict[str, object] = {}
+    if isinstance(error, DivergedError):
+        step = error.checkpoint_step
+        checkpoint = None if step is None else {"step": step, "path": str(records.checkpoint_folder / "state.pt")}
+        evidence = {"step": error.step, "term": error.term, "value": str(error.value), "last_checkpoint": checkpoint}
+    elif kind == "oom":
+        evidence = {"memory": memory_figures()}
+    records.error(kind=kind, error=error, **evidence)
 
 
 def _run(config: "Config", config_path: Path, records: "RunRecords", stop: StopRequest) -> None:

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trainer.config import ModelConfig, TaskConfig
 from trainer.environment import quick_imports
@@ -223,6 +226,43 @@ def embedding_table(model: Any) -> Tensor:
 def output_table(model: Any) -> Tensor:
     """Return the rows of a causal LM's output layer, (V, d), as it stands; the input's where the two are tied."""
     return model.get_output_embeddings().weight
+
+
+def compiled(decoder: nn.Module) -> nn.Module:
+    """Return a decoder that shares the given one's weights and runs as ``torch.compile`` makes it.
+
+    Raises:
+        TrainerError: it is to run on a CPU, and there is no C++ compiler.
+    """
+    on_cpu = next(decoder.parameters()).device.type == "cpu"
+    if on_cpu and not any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))):
+        raise TrainerError("train.compile: there is no C++ compiler on this machine. Install g++, or leave it out.")
+    return torch.compile(decoder, dynamic=True)  # pyright: ignore[reportReturnType]  # a module for a module
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Let the layers of a model be computed again on the way back instead of keeping what is inside them.
+
+    transformers' own switch acts in training mode only, where dropout would act too, and drops the cache. Here a pass
+    that fills a cache (a prefix that several latents share) keeps its layers as they are.
+
+    Args:
+        model: any that holds layers of transformers; changed in place, so copy it before, not afterwards.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.forward = _again_backwards(layer.forward)
+
+
+def _again_backwards(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("past_key_values") is not None or not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return run
 
 
 def hidden_states(

@@ -1,12 +1,22 @@
 """Mode ``base``: train the entangled model p(y|x) on all strategies at once, and leave it with its pool of pairs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from trainer.backbone import BASE_RECORD, Parts, build_from_scratch, hidden_states, save_base, weights_sha256
+from trainer.backbone import (
+    BASE_RECORD,
+    Parts,
+    build_from_scratch,
+    checkpoint_layers,
+    compiled,
+    hidden_states,
+    save_base,
+    weights_sha256,
+)
 from trainer.batches import Rows, entangled_rows
 from trainer.config import Config
 from trainer.environment import choose_device
@@ -30,6 +40,9 @@ class BaseLearner:
 
     def __init__(self, model: "PreTrainedModel", train_rows: Rows, validation_rows: Rows, config: Config) -> None:
         self._model, self._lm = model, Parts.of(model)
+        self._training = self._lm
+        if config.train.compile:
+            self._training = replace(self._lm, decoder=compiled(self._lm.decoder))
         self._train, self._validation = train_rows, validation_rows
         self._batch_size = config.eval.batch_size
 
@@ -40,9 +53,12 @@ class BaseLearner:
     def loss(self, index: Tensor, step: int, part: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean negative log-likelihood of the batch's targets, nats a token."""
         del step, part  # nothing is drawn here
-        loss = -self._log_likelihood(self._train.take(index)).mean()
+        loss = -self._log_likelihood(self._training, self._train.take(index)).mean()
         value = loss.detach()
         return loss, {"reconstruction_loss": value, "weighted/reconstruction": value, "total": value}
+
+    def prepare(self, step: int) -> None:
+        """Have a step's data ready: it always is."""
 
     def tokens(self, index: Tensor) -> int:
         """Return the tokens of the batch, padding left out."""
@@ -53,7 +69,7 @@ class BaseLearner:
         """Return the loss on validation inputs."""
         del step
         everything = torch.arange(len(self._validation.ids)).split(self._batch_size)
-        values = torch.cat([self._log_likelihood(self._validation.take(index)) for index in everything])
+        values = torch.cat([self._log_likelihood(self._lm, self._validation.take(index)) for index in everything])
         per_token = -float(values.mean())
         per_sequence = -float(values.sum()) / len(self._validation.ids)
         return {
@@ -62,10 +78,10 @@ class BaseLearner:
             "loss/val/nll_per_sequence": per_sequence,
         }
 
-    def _log_likelihood(self, rows: Rows) -> Tensor:
+    def _log_likelihood(self, lm: Parts, rows: Rows) -> Tensor:
         rows = rows.to(self._model.device)
-        hidden = hidden_states(self._lm.decoder, self._lm.embed(rows.ids), rows.positions)  # (B, L, d)
-        return log_likelihood(target_states(hidden, rows), targets(rows), self._lm)  # (n,)
+        hidden = hidden_states(lm.decoder, lm.embed(rows.ids), rows.positions)  # (B, L, d)
+        return log_likelihood(target_states(hidden, rows), targets(rows), lm)  # (n,)
 
 
 def run_base(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
@@ -81,6 +97,8 @@ def run_base(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
     train_records = _ground_truth(config, "train", config.data.records)
     train_rows = _rows(train_records, tokenizer)
     validation_rows = _rows(_ground_truth(config, "validation", config.pool.validation_records), tokenizer)
+    if config.train.gradient_checkpointing:
+        checkpoint_layers(model)
     learner = BaseLearner(model, train_rows, validation_rows, config)
     order = batch_order(train_rows.lengths, config.train, config.seed_of("data"))
     progress = train(

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from trainer.config import Config
 from trainer.errors import ConfigError, suggestion
 from trainer.tasks import TASKS, TaskError
+from trainer.tracking import missing_packages
 from trainer.weights import TERMS, Term, first_step_above_0
 
 OTHER_KIND = {
@@ -63,7 +64,13 @@ def validate(raw: Any) -> tuple[list[str], Config | None]:
         config = Config.model_validate(raw)
     except ValidationError as error:
         return [_explain(problem) for problem in error.errors()], None
-    return [*_task_problems(config), *_mode_problems(config), *_train_problems(config)], config
+    return [
+        *_task_problems(config),
+        *_mode_problems(config),
+        *_train_problems(config),
+        *_data_problems(config),
+        *missing_packages(config.report_to),
+    ], config
 
 
 def inactive(config: Config) -> list[str]:
@@ -81,6 +88,8 @@ def _without_effect(config: Config, key: str) -> bool:
             in {
                 "data.source",
                 "data.drop_invalid",
+                "data.sampling",
+                "data.refresh_every",
                 "train.head_lr",
                 "train.posterior_lr_scale",
             }
@@ -94,6 +103,8 @@ def _without_effect(config: Config, key: str) -> bool:
         or (key == "pool.temperature" and config.data.source == "groundtruth")
         or (key in {"train.lr", "train.posterior_lr_scale"} and config.adaptation.kind == "head_only")
         or (key == "train.final_lr_share" and config.train.schedule == "constant")
+        or key == "train.compile"
+        or (key == "data.refresh_every" and config.data.sampling == "each_step")
         or (key == "train.max_sequences_per_epoch" and config.train.epochs is None)
     )
 
@@ -214,10 +225,25 @@ def _train_problems(config: Config) -> Iterator[str]:
         yield "train.steps: missing. Say how long to train, by train.steps or by train.epochs."
     if train.steps is not None and train.epochs is not None:
         yield f"train.epochs: is {train.epochs}, but train.steps is given too. Leave one of the two out."
+    if train.compile and train.gradient_checkpointing:
+        yield "train.compile: decides itself what to keep, so train.gradient_checkpointing is in its way. Take one."
     if config.mode == "base" and (model.width % model.heads or model.width // model.heads % 2):
         yield f"model.heads: {model.heads} heads do not split width {model.width} into even parts. Change one of them."
     if config.mode == "base" and model.heads % model.kv_heads:
         yield f"model.kv_heads: {model.kv_heads} does not divide model.heads, {model.heads}. Change one of them."
+
+
+def _data_problems(config: Config) -> Iterator[str]:
+    data = config.data
+    if config.mode == "base":
+        return
+    if data.sampling == "each_step" and data.drop_invalid:
+        yield "data.drop_invalid: batches would differ in size with data.sampling each_step. Leave one of the two out."
+    if data.refresh_every is not None and config.train.epochs is not None:
+        yield (
+            f"train.epochs: is {config.train.epochs}, but pairs are drawn anew every {data.refresh_every} steps, which "
+            "no epoch outlasts. Say how long to train by train.steps."
+        )
 
 
 def _explain(problem: ErrorDetails) -> str:

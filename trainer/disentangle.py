@@ -5,96 +5,49 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trainer.backbone import Backbone, Tokenizer, load_backbone
-from trainer.batches import entangled_rows, generator_rows
+from trainer.backbone import Backbone, checkpoint_layers, load_backbone
 from trainer.config import Config, TrainConfig
 from trainer.continuous import LOG_VAR_LIMIT
 from trainer.distributions import Categoricals, Distributions, Gaussians
 from trainer.environment import choose_device
 from trainer.errors import TrainerError
-from trainer.evaluate import (
-    Metrics,
-    answer_quality,
-    centroid_metrics,
-    judge,
-    posterior_of,
-    probe_metrics,
-    sample_through_router,
-)
+from trainer.evaluation.of_latents import evaluate_latents
+from trainer.evaluation.quality import Metrics, judge
+from trainer.evaluation.writing import Writer
+from trainer.fresh import PairSource
 from trainer.guard import TermGuard, require_applied
 from trainer.latents import LatentModel, build_latent_model, is_position_neutral
-from trainer.loop import batch_order, train
-from trainer.objective import Forward, Surprise, evaluate_objective, fractions, join
-from trainer.pool import Pairs, Pool, build_pool, describe, load_pool, save_pool, valid_pairs
+from trainer.loop import train
+from trainer.margin import coding_margin, strategy_entropy
+from trainer.objective import evaluate_objective, fractions, join
+from trainer.pair_rows import PairRows
+from trainer.pool import Pool, build_pool, describe, load_pool, save_pool
 from trainer.randomness import stream, stream_seed
 from trainer.records import RunRecords
 from trainer.stop import StopRequest
-from trainer.tasks import TASKS
 from trainer.weights import first_step_above_0, weights_at
+
+WHITENING_PAIRS = 256
+"""Training pairs at most over which the posterior head is whitened at the start."""
 
 POSTERIOR_LR_SCALE = {"continuous": 0.5, "discrete": 0.2}
 """Default of `train.posterior_lr_scale`: at the generator's rate the posterior saturates before z means anything."""
 
 
-class PairRows:
-    """N pairs in both layouts, with the base model's surprise, ready to be batched.
-
-    Attributes:
-        lengths: (N,), tokens of the generator's records.
-    """
-
-    def __init__(self, pairs: Pairs, tokenizer: Tokenizer, *, position_neutral: bool) -> None:
-        self._entangled = entangled_rows(pairs.x, pairs.y, tokenizer)
-        self._generator = generator_rows(pairs.x, pairs.y, tokenizer, position_neutral=position_neutral)
-        counts = [len(y) + 2 for y in pairs.y]  # targets
-        self._baselines, self._entropies = pairs.baseline.split(counts), pairs.entropy.split(counts)
-        self.lengths = self._generator.lengths
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def forward(
-        self, model: LatentModel, index: Tensor, rng: torch.Generator | None, *, divergence: bool = False
-    ) -> Forward:
-        """Run the model on some pairs.
-
-        Args:
-            model: router, generator and posterior.
-            index: (B,), which pairs.
-            rng: of the posterior's samples; None: its mode instead.
-            divergence: whether to compare the latents' predictions.
-        """
-        return model(
-            self._entangled.take(index).to(model.device),
-            self._generator.take(index).to(model.device),
-            self._surprise(index, model.device),
-            rng,
-            divergence=divergence,
-        )
-
-    def tokens(self, index: Tensor) -> int:
-        """Return the tokens that generator and posterior read for some pairs, padding left out."""
-        return int(self._generator.lengths[index].sum() + self._entangled.lengths[index].sum())
-
-    def whiten(self, model: LatentModel, index: Tensor) -> None:
-        """Start the posterior head from these pairs."""
-        model.whiten_posterior(self._entangled.take(index).to(model.device))
-
-    def _surprise(self, index: Tensor, device: torch.device) -> Surprise:
-        chosen = index.tolist()
-        counts = torch.tensor([len(self._baselines[i]) for i in chosen])
-        return Surprise(
-            torch.cat([self._baselines[i] for i in chosen]).to(device),
-            torch.cat([self._entropies[i] for i in chosen]).to(device),
-            torch.arange(len(chosen)).repeat_interleave(counts).to(device),
-        )
-
-
 class LatentLearner:
     """The conditional ELBO with its auxiliary terms, on pairs of the pool."""
 
-    def __init__(self, model: LatentModel, train_rows: PairRows, validation_rows: PairRows, config: Config) -> None:
-        self._model, self._train, self._validation, self._config = model, train_rows, validation_rows, config
+    def __init__(
+        self,
+        model: LatentModel,
+        source: PairSource,
+        validation_rows: PairRows,
+        config: Config,
+        *,
+        validation_entropy: float,
+    ) -> None:
+        self._model, self._source, self._validation, self._config = model, source, validation_rows, config
+        self._validation_entropy = validation_entropy  # of the strategies, see `trainer.margin`
         self._guard = TermGuard(model.trainable())
         weight = config.objective.inter_latent_divergence_weight
         self._divergence = model.kind == "discrete" and first_step_above_0(weight) is not None
@@ -110,15 +63,19 @@ class LatentLearner:
             TrainerError: a term gives no gradient to what it is to train.
         """
         rng = self._stream("noise", step, part)
-        forward = self._train.forward(self._model, index, rng, divergence=self._divergence)
+        forward = self._source.rows.forward(self._model, index, rng, divergence=self._divergence)
         objective = evaluate_objective(forward, self._config.objective, step)
         if part == 0:
             self._guard.look(objective, weights_at(self._config.objective, self._model.kind, step))
         return objective.total, objective.series()
 
+    def prepare(self, step: int) -> None:
+        """Have the pairs of a step ready."""
+        self._source.prepare(step)
+
     def tokens(self, index: Tensor) -> int:
         """Return the tokens that generator and posterior read."""
-        return self._train.tokens(index)
+        return self._source.rows.tokens(index)
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
@@ -141,11 +98,14 @@ class LatentLearner:
         return {
             **{f"loss/val/{name}": float(value) for name, value in objective.series().items()},
             **{f"loss/val/fraction/{name}": share for name, share in shares.items()},
+            "objective/coding_margin": coding_margin(
+                forward, objective, self._config.objective, step, self._validation_entropy
+            ),
             **latent_usage(forward.posterior, forward.router),
         }
 
     def _stream(self, *use: str | int) -> torch.Generator:
-        return stream(self._config.seed, *use, device=self._model.device)
+        return stream(self._config.seed_of("sampling"), *use, device=self._model.device)
 
 
 def latent_usage(posterior: Distributions, router: Distributions) -> dict[str, float]:
@@ -174,7 +134,7 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
     """
     assert config.base is not None  # `check` refuses a config without
     device = choose_device(config.device)
-    backbone = load_backbone(config.base.path, stream_seed(config.seed, "markup"))
+    backbone = load_backbone(config.base.path, stream_seed(config.seed_of("model"), "markup"))
     if backbone.task is not None and backbone.task != config.task:
         raise TrainerError(
             f"task: the base in {config.base.path} was trained on {backbone.task.model_dump_json()}, this run asks for "
@@ -183,18 +143,18 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
     backbone.model.to(device)  # pyright: ignore[reportArgumentType]  # a decorator in transformers hides self
     pool = _pool(config, backbone, records)
     neutral = is_position_neutral(backbone, config)
+    source = PairSource(config, backbone, pool, position_neutral=neutral)  # before the base is taken over
     model = build_latent_model(backbone, config).to(device)
-    tokenizer, train_pairs = backbone.tokenizer, pool.pairs["train"]
-    if config.data.drop_invalid:
-        train_pairs = train_pairs.select(valid_pairs(train_pairs, tokenizer, config.task.name))
-    train_rows = PairRows(train_pairs, tokenizer, position_neutral=neutral)
-    validation_rows = PairRows(pool.pairs["validation"], tokenizer, position_neutral=neutral)
-    order = batch_order(train_rows.lengths, config.train, config.seed)
-    train_rows.whiten(model, torch.arange(min(len(train_rows), 256)))
-    learner = LatentLearner(model, train_rows, validation_rows, config)
+    validation_rows = PairRows(pool.pairs["validation"], backbone.tokenizer, position_neutral=neutral)
+    source.rows.whiten(model, torch.arange(min(len(source.rows), WHITENING_PAIRS)))
+    if config.train.gradient_checkpointing:
+        checkpoint_layers(model)
+    validation = pool.pairs["validation"]
+    verdicts = judge(config.task.name, backbone.tokenizer, validation.x, validation.y)
+    learner = LatentLearner(model, source, validation_rows, config, validation_entropy=strategy_entropy(verdicts))
     progress = train(
         learner,
-        order,
+        source,
         with_posterior_rate(config),
         validate_every=config.eval.every,
         series=config.series(),
@@ -203,8 +163,9 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
         stop=stop,
     )
     require_applied(config, progress.step, progress.applied_steps)
+    writer = Writer(model, neutral, pool.max_new_tokens, config.eval.batch_size)
     return {
-        **_evaluate(config, model, tokenizer, pool, position_neutral=neutral),
+        **evaluate_latents(config, writer, pool),
         **learner.validate(progress.step),
         "loss/val/total__comparable": False,
         "train/step": progress.step,
@@ -236,37 +197,3 @@ def _pool(config: Config, backbone: Backbone, records: RunRecords) -> Pool:
     pool = build_pool(config, backbone.model, backbone.tokenizer, backbone.sha256)
     save_pool(records.pool_folder, pool)
     return pool
-
-
-def _evaluate(
-    config: Config, model: LatentModel, tokenizer: Tokenizer, pool: Pool, *, position_neutral: bool
-) -> Metrics:
-    """Measure answers and latents on the pool's test pairs."""
-    pairs, task = pool.pairs["test"], config.task.name
-    device = model.device
-    samples = sample_through_router(
-        model,
-        tokenizer,
-        pairs.x,
-        position_neutral=position_neutral,
-        max_tokens=pool.max_new_tokens,
-        temperature=0.0 if config.eval.decoding == "greedy" else 1.0,
-        batch_size=config.eval.batch_size,
-        generator=stream(config.seed, "router_test", device=device),
-    )
-    routed = judge(task, tokenizer, pairs.x, samples.y)
-    given = judge(task, tokenizer, pairs.x, pairs.y)
-    q = posterior_of(model, tokenizer, pairs, config.eval.batch_size)
-    z = q.value_features(q.sample(stream(config.seed, "posterior_test")))
-    router, posterior = "router_test_final", "posterior_test_final"
-    return {
-        **answer_quality(router, routed, TASKS[task].strategies),
-        f"{router}/decoding": config.eval.decoding,
-        f"{router}/split_policy": config.task.split_policy,
-        **probe_metrics(f"{router}/router_probe_accuracy", samples.z, routed, pairs.x),
-        **probe_metrics(f"{router}/x_only_probe_accuracy", samples.mu, routed, pairs.x),
-        **centroid_metrics(router, samples.z, routed),
-        **probe_metrics(f"{posterior}/posterior_mu_probe_accuracy", q.features(), given, pairs.x),
-        **probe_metrics(f"{posterior}/posterior_sampled_probe_accuracy", z, given, pairs.x),
-        **centroid_metrics(posterior, q.features(), given),
-    }

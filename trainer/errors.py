@@ -26,12 +26,20 @@ class DivergedError(Exception):
     Attributes:
         step: optimiser step in which it was seen, from 1.
         term: name of the term.
+        checkpoint_step: of the last checkpoint, which is still good; None: there is none.
     """
 
-    def __init__(self, step: int, term: str, value: float) -> None:
-        super().__init__(f"step {step}: {term} is {value}. Lower train.lr, or start again from an earlier checkpoint.")
+    def __init__(self, step: int, term: str, value: float, checkpoint_step: int | None = None) -> None:
+        good = (
+            "no checkpoint was saved before"
+            if checkpoint_step is None
+            else f"the checkpoint of step {checkpoint_step} is good"
+        )
+        super().__init__(f"step {step}: {term} is {value}; {good}. Lower train.lr, or clip the gradient (train.clip).")
         self.step = step
         self.term = term
+        self.value = value
+        self.checkpoint_step = checkpoint_step
 
 
 def failure_kind(error: BaseException) -> str:

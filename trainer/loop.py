@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,13 +14,27 @@ from torch import Tensor, nn
 
 from trainer.batches import BatchOrder
 from trainer.config import TrainConfig
+from trainer.environment import choose_precision
 from trainer.errors import DivergedError
 from trainer.objective import fractions
 from trainer.optimizers import build_optimizers, lr_share, set_learning_rates
 from trainer.records import RunRecords, replacement
-from trainer.stop import TRY_AGAIN_EXIT_CODE, StopRequest
+from trainer.stop import TRY_AGAIN_EXIT_CODE, StoppedError, StopRequest
 
 STATE_FILE = "state.pt"
+
+
+class Order(Protocol):
+    """Which rows are in the i-th micro-batch."""
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Micro-batches in an epoch."""
+        ...
+
+    def __getitem__(self, i: int) -> Tensor:
+        """Return the row numbers, (B,), of micro-batch i."""
+        ...
 
 
 class Learner(Protocol):
@@ -42,6 +57,10 @@ class Learner(Protocol):
         """
         ...
 
+    def prepare(self, step: int) -> None:
+        """Have the data of a step (from 1) ready. May take long, and may be broken off and asked for again."""
+        ...
+
     def tokens(self, index: Tensor) -> int:
         """Return how many tokens the model reads for a micro-batch, padding left out."""
         ...
@@ -61,6 +80,7 @@ class Progress:
         sums: of each value since the last point of the series.
         summed_steps: how many steps are in `sums`.
         applied_steps: for each term of the objective, the steps in which it had a weight above 0.
+        point_due: the last step's point of the series is still to be made and written.
     """
 
     step: int = 0
@@ -69,6 +89,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     summed_steps: int = 0
     applied_steps: dict[str, int] = field(default_factory=dict)
+    point_due: bool = False
 
 
 def batch_order(lengths: Tensor, config: TrainConfig, seed: int) -> BatchOrder:
@@ -82,7 +103,7 @@ def batch_order(lengths: Tensor, config: TrainConfig, seed: int) -> BatchOrder:
     return BatchOrder(lengths, config.batch_size, seed, config.max_sequences_per_epoch if config.epochs else None)
 
 
-def total_steps(config: TrainConfig, order: BatchOrder) -> int:
+def total_steps(config: TrainConfig, order: Order) -> int:
     """Return the number of optimiser steps: as configured, or what the epochs come to."""
     if config.steps is not None:
         return config.steps
@@ -90,9 +111,39 @@ def total_steps(config: TrainConfig, order: BatchOrder) -> int:
     return max(1, config.epochs * order.batches_per_epoch // config.accumulation)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a step works with.
+
+    Attributes:
+        learner, order: of the mode.
+        parameters: what is trained, by name.
+        optimizers: of the parameters.
+        config: of the training.
+        steps: of the whole run.
+        validate_every: steps between validations; 0: only at the end.
+        device: of the weights.
+        precision: of the products; weights, gradients and sums stay float32.
+    """
+
+    learner: Learner
+    order: Order
+    parameters: Mapping[str, nn.Parameter]
+    optimizers: list[torch.optim.Optimizer]
+    config: TrainConfig
+    steps: int
+    validate_every: int
+    device: torch.device
+    precision: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a forward pass."""
+        return torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
+
+
 def train(
     learner: Learner,
-    order: BatchOrder,
+    order: Order,
     config: TrainConfig,
     *,
     validate_every: int,
@@ -110,74 +161,104 @@ def train(
     parameters = learner.parameters_by_name()
     optimizers = build_optimizers(parameters, config, device)
     steps, path = total_steps(config, order), records.checkpoint_folder / STATE_FILE
-    progress = _resume(path, parameters, optimizers, series, device, records)
-    records.rewind_history(progress.step)
-
-    def save() -> None:
-        _save(path, parameters, optimizers, progress, series)
-
+    precision = choose_precision(config.precision, device)
+    work = Work(learner, order, parameters, optimizers, config, steps, validate_every, device, precision)
+    progress = _resume(path, work, series, records)
+    records.rewind_history(progress.step - progress.point_due)
+    shown: dict[str, float] = {}
     with stop.deferred():
-        last_save, shown = time.monotonic(), {}
-        while progress.step < steps:
-            before = time.process_time()
-            values = _step(learner, order, optimizers, parameters, progress, config, steps)
-            _sum_up(progress, values)
-            point: dict[str, float] = {}
-            if progress.step % config.log_every == 0 or progress.step == steps:
-                point |= _window(progress)
-                progress.sums, progress.summed_steps = {}, 0
-            if progress.step == steps or (validate_every and progress.step % validate_every == 0):
-                point |= learner.validate(progress.step)
-            progress.core_seconds += time.process_time() - before
-            if point:
-                records.history({"step": progress.step, **_finite(point)})
-                shown = {name: value for name, value in point.items() if name.count("/") < 3}
-            speed = progress.tokens / max(progress.core_seconds, 1e-9)
-            records.progress(progress.step, steps, {**shown, "train/tokens_per_core_second": speed})
-            if stop.asked:
-                break
-            if time.monotonic() - last_save > config.checkpoint_every_s:
-                save()
-                last_save = time.monotonic()
-        save()
-        if stop.asked:
-            raise SystemExit(TRY_AGAIN_EXIT_CODE)
+        saved_step, last_save = progress.step if path.exists() else None, time.monotonic()
+        try:
+            while progress.step < steps or progress.point_due:
+                shown = _advance(work, progress, records, stop, saved_step) or shown
+                speed = progress.tokens / max(progress.core_seconds, 1e-9)
+                records.progress(progress.step, steps, {**shown, "train/tokens_per_core_second": speed})
+                if stop.asked:
+                    raise StoppedError  # noqa: TRY301  # as where a signal breaks a validation off
+                if time.monotonic() - last_save > config.checkpoint_every_s:
+                    _save(path, work, progress, series)
+                    saved_step, last_save = progress.step, time.monotonic()
+        except StoppedError:
+            _save(path, work, progress, series)
+            raise SystemExit(TRY_AGAIN_EXIT_CODE) from None
+        _save(path, work, progress, series)
     records.progress(steps, steps, shown, force=True)
     return progress
 
 
-def _step(
-    learner: Learner,
-    order: BatchOrder,
-    optimizers: list[torch.optim.Optimizer],
-    parameters: Mapping[str, nn.Parameter],
-    progress: Progress,
-    config: TrainConfig,
-    steps: int,
+def _advance(
+    work: Work, progress: Progress, records: RunRecords, stop: StopRequest, saved_step: int | None
 ) -> dict[str, float]:
-    """Do one optimiser step and return its values, means over its micro-batches."""
-    step = progress.step + 1
+    """Do one step, unless only its point of the series is due, and write that point.
+
+    Returns:
+        what of it is worth showing; nothing where the step has no point.
+    """
+    before = time.process_time()
+    if not progress.point_due:
+        with stop.interruptible():
+            work.learner.prepare(progress.step + 1)
+        with _last_good(saved_step):
+            _step(work, progress)
+    with stop.interruptible():
+        point = _point(work, progress)
+    progress.core_seconds += time.process_time() - before
+    if point:
+        records.history({"step": progress.step, **_finite(point)})
+    if _is_logged(work, progress.step):
+        progress.sums, progress.summed_steps = {}, 0
+    progress.point_due = False
+    return {name: value for name, value in point.items() if name.count("/") < 3}
+
+
+def _is_logged(work: Work, step: int) -> bool:
+    return step % work.config.log_every == 0 or step == work.steps
+
+
+def _point(work: Work, progress: Progress) -> dict[str, float]:
+    """Return the last step's point of the series, empty where it has none; changes nothing."""
+    step, every = progress.step, work.validate_every
+    point = _window(progress) if _is_logged(work, step) else {}
+    if step == work.steps or (every and step % every == 0):
+        with work.autocast():
+            point |= work.learner.validate(step)
+    return point
+
+
+@contextmanager
+def _last_good(checkpoint_step: int | None) -> Iterator[None]:
+    """Let a divergence in the block name the last checkpoint."""
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(error.step, error.term, error.value, checkpoint_step) from error
+
+
+def _step(work: Work, progress: Progress) -> None:
+    """Do one optimiser step and take its values, means over its micro-batches, into the progress."""
+    step, config = progress.step + 1, work.config
     means: dict[str, float] = {}
     for part in range(config.accumulation):
-        index = order[progress.step * config.accumulation + part]
-        total, values = learner.loss(index, step, part)
+        index = work.order[progress.step * config.accumulation + part]
+        with work.autocast():
+            total, values = work.learner.loss(index, step, part)
         numbers = torch.stack(list(values.values())).tolist()  # one transfer for all
         for name, number in zip(values, numbers, strict=True):
             if not math.isfinite(number):
                 raise DivergedError(step, name, number)
             means[name] = means.get(name, 0.0) + number / config.accumulation
         (total / config.accumulation).backward()
-        progress.tokens += learner.tokens(index)
-    norm = float(nn.utils.clip_grad_norm_(parameters.values(), config.clip or math.inf))
+        progress.tokens += work.learner.tokens(index)
+    norm = float(nn.utils.clip_grad_norm_(work.parameters.values(), config.clip or math.inf))
     if not math.isfinite(norm):
         raise DivergedError(step, "gradient_norm", norm)
-    share = lr_share(step, steps, config)
-    set_learning_rates(optimizers, share)
-    for optimizer in optimizers:
+    share = lr_share(step, work.steps, config)
+    set_learning_rates(work.optimizers, share)
+    for optimizer in work.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    progress.step = step
-    return {**means, "gradient_norm": norm, "lr": config.lr * share}
+    progress.step, progress.point_due = step, True
+    _sum_up(progress, {**means, "gradient_norm": norm, "lr": config.lr * share})
 
 
 def _sum_up(progress: Progress, values: dict[str, float]) -> None:
@@ -202,18 +283,12 @@ def _finite(point: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in point.items()}
 
 
-def _save(
-    path: Path,
-    parameters: Mapping[str, nn.Parameter],
-    optimizers: list[torch.optim.Optimizer],
-    progress: Progress,
-    series: str,
-) -> None:
+def _save(path: Path, work: Work, progress: Progress, series: str) -> None:
     """Replace the checkpoint, at once: a kill leaves the old one or the new one."""
     state = {
         "series": series,
-        "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "parameters": {name: parameter.detach() for name, parameter in work.parameters.items()},
+        "optimizers": [optimizer.state_dict() for optimizer in work.optimizers],
         "progress": vars(progress),
     }
     with replacement(path) as temporary:
@@ -221,24 +296,17 @@ def _save(
 
 
 @torch.no_grad()
-def _resume(
-    path: Path,
-    parameters: Mapping[str, nn.Parameter],
-    optimizers: list[torch.optim.Optimizer],
-    series: str,
-    device: torch.device,
-    records: RunRecords,
-) -> Progress:
+def _resume(path: Path, work: Work, series: str, records: RunRecords) -> Progress:
     """Bring parameters and optimizers to where the checkpoint left them; set aside one of another series."""
     if not path.exists():
         return Progress()
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location=work.device, weights_only=True)
     if state["series"] != series:
         kept = records.set_aside(state["series"])
         print(f"{path}: of another configuration. Kept in {kept}; starting at step 0.", file=sys.stderr)
         return Progress()
-    for name, parameter in parameters.items():
+    for name, parameter in work.parameters.items():
         parameter.copy_(state["parameters"][name])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+    for optimizer, saved in zip(work.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return Progress(**state["progress"])

@@ -99,27 +99,73 @@ def build_pool(config: Config, model: "PreTrainedModel", tokenizer: Tokenizer, w
         "test": config.pool.test_records,
     }
     model.eval()
-    pairs: dict[Split, Pairs] = {}
-    for split, size in sizes.items():
-        records = sample_records(
-            TASKS[config.task.name],
-            config.task.params,
-            size,
-            seed=config.pool.seed,
-            split=split,
-            purpose="pool",
-            policy=config.task.split_policy,
-            mix=config.task.strategy_mix,
+    pairs: dict[Split, Pairs] = {
+        split: draw_pairs(
+            config,
+            model,
+            tokenizer,
+            draw=Draw(split, size, "pool", config.pool.seed),
+            rng=stream(config.pool.seed, "pool", split, device=model.device),
         )
-        x = [tokenizer.encode(record.x) for record in records]
-        y = [tokenizer.encode(record.y) for record in records]
-        if config.data.source == "model":
-            limit = max(map(len, y)) + EXTRA_TOKENS
-            generator = stream(config.pool.seed, "pool", split, device=model.device)
-            y = sample_from_base(model, tokenizer, x, limit, config.pool.temperature, generator, config.eval.batch_size)
-        baseline, entropy = _surprise(model, tokenizer, x, y, config.eval.batch_size)
-        pairs[split] = Pairs(x, y, baseline, entropy)
+        for split, size in sizes.items()
+    }
     return Pool(pairs, describe(config, weights_sha256), _sha256(pairs))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which inputs are drawn; equal draws give equal inputs.
+
+    Attributes:
+        split: of the inputs.
+        size: how many.
+        purpose: name of the stream.
+        seed: of the inputs.
+    """
+
+    split: Split
+    size: int
+    purpose: str
+    seed: int
+
+
+@torch.no_grad()
+def draw_pairs(
+    config: Config,
+    model: "PreTrainedModel",
+    tokenizer: Tokenizer,
+    *,
+    draw: Draw,
+    rng: torch.Generator,
+    max_tokens: int | None = None,
+) -> Pairs:
+    """Draw inputs, let the base model (or a strategy) answer them, and measure the base model's surprise.
+
+    Args:
+        config: task, source of the answers, temperature.
+        model: the base model.
+        tokenizer: its tokenizer.
+        draw: which inputs.
+        rng: of the answers.
+        max_tokens: of an answer; None: some more than the longest that a strategy writes for these inputs.
+    """
+    records = sample_records(
+        TASKS[config.task.name],
+        config.task.params,
+        draw.size,
+        seed=draw.seed,
+        split=draw.split,
+        purpose=draw.purpose,
+        policy=config.task.split_policy,
+        mix=config.task.strategy_mix,
+    )
+    x = [tokenizer.encode(record.x) for record in records]
+    y = [tokenizer.encode(record.y) for record in records]
+    if config.data.source == "model":
+        limit = max_tokens or max(map(len, y)) + EXTRA_TOKENS
+        y = sample_from_base(model, tokenizer, x, limit, config.pool.temperature, rng, config.eval.batch_size)
+    baseline, entropy = _surprise(model, tokenizer, x, y, config.eval.batch_size)
+    return Pairs(x, y, baseline, entropy)
 
 
 def sample_from_base(

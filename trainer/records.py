@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainer.tracking import Tracking
+
 PROGRESS_INTERVAL_S = 0.5
 """``progress.json`` is written at most that often."""
 
@@ -23,13 +25,15 @@ class RunRecords:
 
     Args:
         folder: the run's directory; made if there is none.
+        tracking: who is told what was recorded.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tracking: Tracking | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.checkpoint_folder = folder / "checkpoint"
         self.pool_folder = folder / "pool"
+        self.tracking = tracking or Tracking(())
         self._next_progress = 0.0
 
     def begin(self) -> None:
@@ -58,6 +62,7 @@ class RunRecords:
         """Append one point of the series."""
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(point, allow_nan=False) + "\n")
+        self.tracking.point(point)
 
     def rewind_history(self, step: int) -> None:
         """Drop the points behind a step, and a torn last line: the run goes on from there."""
@@ -90,10 +95,17 @@ class RunRecords:
             else:
                 record[key] = value
         write_json(self.folder / "metrics.json", record)
+        self.tracking.end(record)
 
-    def error(self, *, kind: str, error: BaseException, step: int | None, term: str | None) -> None:
-        """Say how the run failed."""
-        record = {"kind": kind, "type": type(error).__name__, "message": str(error)[:4000], "step": step, "term": term}
+    def error(self, *, kind: str, error: BaseException, **evidence: Any) -> None:
+        """Say how the run failed.
+
+        Args:
+            kind: ``oom``, ``diverged`` or ``error``.
+            error: what was raised.
+            evidence: more of it: step, term and last checkpoint of a divergence, figures of the memory.
+        """
+        record = {"kind": kind, "type": type(error).__name__, "message": str(error)[:4000], **evidence}
         write_json(self.folder / "error.json", record)
 
 

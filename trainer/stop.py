@@ -10,17 +10,22 @@ TRY_AGAIN_EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: everything that was reached is saved, start the same command again to go on."""
 
 
+class StoppedError(Exception):
+    """Somebody asked to stop within `StopRequest.interruptible`."""
+
+
 class StopRequest:
     """Turns a signal into an orderly end.
 
     Where all that was reached is on disk already (imports, evaluation, sampling) the signal ends the process at once;
     files are replaced whole, so none is left half written.
-    Inside `deferred` it only raises a flag, which the training loop looks at after each step.
+    Inside `deferred` it only raises a flag, which the training loop looks at after each step. What takes long there
+    and changes nothing that is saved is done inside `interruptible`.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._deferred = False
+        self._received = self._deferred = self._interruptible = False
 
     def install(self) -> None:
         """Listen from now on."""
@@ -36,8 +41,25 @@ class StopRequest:
         finally:
             self._deferred = False
 
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Break off the block when somebody asks to stop.
+
+        Raises:
+            StoppedError: within the block, or at its start.
+        """
+        self._interruptible = True
+        try:
+            if self._received:
+                raise StoppedError
+            yield
+        finally:
+            self._interruptible = False
+
     def _receive(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked = self._received = True
         if not self._deferred:
             # No exception: one that is raised inside an import of a large package may come out as another.
             os._exit(TRY_AGAIN_EXIT_CODE)
+        if self._interruptible:
+            raise StoppedError
