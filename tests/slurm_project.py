@@ -68,11 +68,18 @@ class OnCluster(Workplace):
         assert isinstance(runs, list)
         return runs
 
-    def jobs(self) -> Counter[str]:
-        """Return how many jobs of this project Slurm knows by each name."""
-        listed = self.cluster.run("squeue", "--noheader", "--array", "--states=all", "--format=%j|%Z").splitlines()
+    def jobs(self, *options: str) -> Counter[str]:
+        """Return how many jobs of this project squeue lists by each name: all, unless options say less."""
+        options = options or ("--states=all",)
+        listed = self.cluster.run("squeue", "--noheader", "--array", "--format=%j|%Z", *options).splitlines()
         rows = (line.split("|", 1) for line in listed)
         return Counter(name for name, folder in rows if folder.startswith(f"{self.root}/"))
+
+    def wait(self, name: str, timeout_s: float = 60) -> dict[str, str]:
+        """Wait until nothing is under way, by squeue first: it costs a tenth of the command, and tells at once."""
+        active = "--states=pending,running,suspended,completing,configuring"
+        self.cluster.wait(lambda: not self.jobs(active), f"no job of {name} is left", timeout_s)
+        return super().wait(name, timeout_s)
 
     def nodes_of(self, jobs: list[str]) -> list[str]:
         """Return the node that each of some jobs runs on; empty for one that does not run."""

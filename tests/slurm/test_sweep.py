@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from slurm_cluster import Cluster
 from slurm_project import OnCluster, create, place
 
@@ -18,8 +19,8 @@ resources: {cpus: 1, mem: 80M, time: 5m}
 overrides:
   - {where: {method: pv, seed: 1}, set: {megabytes: 150}}
   - {where: {method: pe, task: words, seed: 2}, set: {bug: true}}
-  - {where: {method: pe, task: grid, seed: 1}, set: {steps: 360}, resources: {time: 1m}}
-  - {where: {method: rmkl, task: sorting, seed: 2}, set: {steps: 120}, resources: {cpus: 64}}
+  - {where: {method: pe, task: grid, seed: 1}, set: {steps: 400}, resources: {time: 1m}}
+  - {where: {method: rmkl, task: sorting, seed: 2}, set: {steps: 200}, resources: {cpus: 64}}
 on_failure:
   oom: {resources.mem: x4, limit: 1}
   timeout: {resources.time: x2, limit: 1}
@@ -28,6 +29,7 @@ SLOW, LOST, BUG = "method-pe_task-grid_seed-1", "method-rmkl_task-sorting_seed-2
 HUNGRY = {f"method-pv_task-{task}_seed-1" for task in ("sorting", "grid", "words")}
 
 
+@pytest.mark.timeout(300)
 def test_six_of_24_fail_for_four_reasons_and_all_but_the_bug_complete_when_tried_again(
     memory_cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -35,7 +37,7 @@ def test_six_of_24_fail_for_four_reasons_and_all_but_the_bug_complete_when_tried
     create(where, SWEEP, "grid")
     where.submit("grid")
     fallen = stop_two(where)
-    where.wait("grid")
+    where.wait("grid", timeout_s=150)
     assert "18/24 complete, 6/24 failed" in where.slurmkit("status", "grid").stdout
     failed = {run["name"]: (run["reason"], run["evidence"]) for run in where.runs_of("grid") if run["reason"]}
     expected = {
@@ -53,8 +55,9 @@ def test_six_of_24_fail_for_four_reasons_and_all_but_the_bug_complete_when_tried
     told = where.slurmkit("resubmit", "grid", "--failed", "--backend", "slurm").stdout
     assert told.count("mem 80 MB -> 320 MB") == 3
     assert told.count("time 1m00s -> 2m00s") == 1
-    assert {name: state for name, state in where.wait("grid").items() if state != "completed"} == {BUG: "failed"}
-    for name, steps in [(SLOW, 360), (LOST, 120)]:
+    states = where.wait("grid", timeout_s=150)
+    assert {name: state for name, state in states.items() if state != "completed"} == {BUG: "failed"}
+    for name, steps in [(SLOW, 400), (LOST, 200)]:
         series = where.series("grid", name)
         assert [line["step"] for line in series] == list(range(1, steps + 1)), "the second try went on from the first"
         assert len({line["pid"] for line in series}) == 2
