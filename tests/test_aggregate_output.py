@@ -14,7 +14,7 @@ from aggregate_runs import AXES, make_run, record, sweep
 from slurmkit.aggregate.aggregation import Aggregation, aggregate
 from slurmkit.aggregate.choose import match_metrics, telling_metrics
 from slurmkit.aggregate.format import clean, format_estimate, format_number, short_names
-from slurmkit.aggregate.write import WRITERS, document, write
+from slurmkit.aggregate.write import content_of, document, write
 from slurmkit.collection import Collection
 from slurmkit.errors import StoreError, UsageError
 from slurmkit.states import State
@@ -88,10 +88,10 @@ def test_the_metrics_shown_by_default_are_results_and_never_a_total_loss() -> No
     ]
 
 
-@pytest.mark.parametrize("ending", [".md", ".tex"])
+@pytest.mark.parametrize("ending", [".md", ".tex", ".html"])
 def test_tables_for_readers_are_golden(tmp_path: Path, ending: str) -> None:
     """Written anew where UPDATE_GOLDEN is set."""
-    content = WRITERS[ending](small(tmp_path), True)
+    content = content_of(small(tmp_path), ending)
     golden = GOLDEN / f"small{ending}"
     if os.environ.get("UPDATE_GOLDEN"):
         golden.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def test_formulas_are_data_in_csv(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     made = small(tmp_path / "runs")
-    with pytest.raises(UsageError, match=r"\.csv, \.parquet, \.json, \.md, \.tex"):
+    with pytest.raises(UsageError, match=r"\.csv, \.parquet, \.json, \.md, \.tex, \.html"):
         write(made, tmp_path / "x.xlsx")
     with pytest.raises(UsageError, match="mkdir"):
         write(made, tmp_path / "none" / "x.csv")
@@ -219,7 +219,7 @@ def test_one_wrong_file_is_listed_and_ends_the_command_with_1(project: Path) -> 
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["--output", "x.xlsx"], ".csv, .parquet, .json, .md, .tex"),
+        (["--output", "x.xlsx"], ".csv, .parquet, .json, .md, .tex, .html"),
         (["--by", "tusk"], "Did you mean task"),
         (["--metric", "nothing"], "no metric with numbers matches"),
         (["--baseline", "pv=0.7"], "pv has no value '0.7'"),

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -94,6 +95,7 @@ def aggregate(
     metrics: Sequence[str] = (),
     baseline: Mapping[str, Json] | None = None,
     declared: Mapping[str, Mapping[str, Json]] | None = None,
+    index_file: Path | None = None,
 ) -> Aggregation:
     """Read the metrics of some runs and put all tables together.
 
@@ -106,11 +108,12 @@ def aggregate(
         metrics: globs; none: a few metrics that say most.
         baseline: axis to value of the setting to compare with; None: guess one; empty: compare nothing.
         declared: the definition's `metrics`.
+        index_file: where good files are remembered (`read_metrics`); None: all are read.
 
     Raises:
         UsageError: an axis, metric or baseline that does not exist.
     """
-    read = read_metrics(statuses)
+    read = read_metrics(statuses, index_file)
     frame = to_frame(statuses, axes, metrics=read)
     columns = {axis_column(name): tuple(values) for name, values in axes.items()}
     seed = axis_column(seed_axis) if seed_axis is not None and seed_axis in axes else None
@@ -174,5 +177,6 @@ def _nulls(shown: Sequence[str], reasons: Mapping[str, Counter[str]]) -> list[tu
     found: list[tuple[str, str, int]] = []
     for key in shown:
         counts = reasons.get(key.removeprefix("metric/"))
-        found += [(key, reason, count) for reason, count in counts.most_common()] if counts else []
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0])) if counts else []
+        found += [(key, reason, count) for reason, count in ranked]
     return found

@@ -9,7 +9,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from slurmkit.aggregate.choose import matches
-from slurmkit.aggregate.format import format_number, short_names
+from slurmkit.aggregate.format import format_estimate, format_number, short_names
 from slurmkit.records import Json
 
 METRIC_PREFIX = "metric/"
@@ -46,6 +46,12 @@ class MetricInfo:
     def text(self, value: float) -> str:
         """Write a value as the definition wants it."""
         return format_number(value) if not self.format or value != value else format(value, self.format)
+
+    def estimate(self, mean: float, half_width: float) -> str:
+        """Write a mean with its interval as the definition wants it; else to the second digit of the interval."""
+        if not self.format or mean != mean or half_width != half_width:
+            return self.text(mean) if half_width != half_width else format_estimate(mean, half_width)
+        return f"{format(mean, self.format)} ± {format(half_width, self.format.lstrip('+'))}"
 
 
 _NEITHER = (

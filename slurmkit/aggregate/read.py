@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from slurmkit.aggregate import index
+from slurmkit.aggregate.columns import Columns
 from slurmkit.aggregate.metrics_file import METRICS_FILE, Flaw, FlawError, Problem, kind_of, values_of
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
@@ -15,13 +18,10 @@ REASON_SUFFIX = "__reason"
 """``<key>__reason`` says why ``<key>`` is null."""
 COMPARABLE_SUFFIX = "__comparable"
 """``<key>__comparable: false`` says that ``<key>`` means something else in each setting."""
-PROVENANCE_PREFIX = "provenance/"
-"""Keys that say where the numbers come from; no metrics."""
 
+_SAID = (REASON_SUFFIX, COMPARABLE_SUFFIX)
 _FILES_A_GROUP = 512
 """So few that their values are still in the processor's cache when they become columns (a third of the time)."""
-
-_Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class _Group:
     values: list[Json] = field(default_factory=list[Json])
 
 
-def read_metrics(statuses: Sequence[RunStatus]) -> Metrics:
+def read_metrics(statuses: Sequence[RunStatus], index_file: Path | None = None) -> Metrics:
     """Read the metrics of the completed runs among some runs.
 
     Files of runs that are not completed are not looked at: such a file is a partial one, or an earlier attempt's.
@@ -70,13 +70,43 @@ def read_metrics(statuses: Sequence[RunStatus]) -> Metrics:
 
     Args:
         statuses: the runs, completed or not.
+        index_file: where good files are remembered: of those that look as they did, nothing is read. Written anew
+            where files were read. None: all are read.
     """
+    columns = Columns(len(statuses))
+    completed = [position for position, status in enumerate(statuses) if status.state is State.COMPLETED]
+    if index_file is None:
+        flawed = _read_files(columns, statuses, completed)
+        return _interpreted(columns, statuses, flawed)
+    before_ns = index.settled_before_ns()
+    asked = [statuses[position] for position in completed]
+    marks = index.marks_of([f"{status.folder}/{METRICS_FILE}" for status in asked])
+    known = index.load(index_file)
+    rows = index.rows_of(known, asked, marks)
+    hits = rows >= 0
+    positions = np.array(completed, dtype=np.int64)
+    columns.take(known.columns, positions[hits], rows[hits])
+    flawed = _read_files(columns, statuses, positions[~hits].tolist())
+    good = np.array([position not in flawed for position in completed], dtype=np.bool_)
+    lasting = np.flatnonzero(hits | (good & (marks[:, 1:3].max(axis=1, initial=0) < before_ns)))
+    if len(lasting) > hits.sum():
+        kept = [asked[place] for place in lasting.tolist()]
+        fresh = index.Index(
+            [status.id for status in kept],
+            [index.checked_against(status) for status in kept],
+            marks[lasting],
+            columns.rows_at(positions[lasting]),
+        )
+        index.save(index_file, fresh.with_others(known))
+    return _interpreted(columns, statuses, flawed)
+
+
+def _read_files(columns: Columns, statuses: Sequence[RunStatus], positions: Sequence[int]) -> dict[int, Problem]:
+    """Read the files of some runs into columns, and return by position what is wrong with the others."""
     groups: dict[tuple[str, ...], _Group] = {}
-    columns = _Columns(statuses)
     flawed: dict[int, Problem] = {}
-    for position, status in enumerate(statuses):
-        if status.state is not State.COMPLETED:
-            continue
+    for position in positions:
+        status = statuses[position]
         path = f"{status.folder}/{METRICS_FILE}"
         try:
             values = values_of(path, status)
@@ -90,86 +120,41 @@ def read_metrics(statuses: Sequence[RunStatus]) -> Metrics:
         group.positions.append(position)
         group.values.extend(values.values())
         if len(group.positions) == _FILES_A_GROUP:
-            columns.add_group(keys, groups.pop(keys))
+            columns.add_files(keys, group.positions, group.values)
+            del groups[keys]
     for keys, group in groups.items():
-        columns.add_group(keys, group)
-    numbers, others, mixed = columns.finish()
+        columns.add_files(keys, group.positions, group.values)
+    return flawed
+
+
+def _interpreted(columns: Columns, statuses: Sequence[RunStatus], flawed: dict[int, Problem]) -> Metrics:
+    """Tell metrics from what is said about them, and numbers from texts in the same column."""
+    numbers = {key: columns.numbers[key] for key in columns.number_keys() if not key.endswith(_SAID)}
+    others = {key: columns.listed(key) for key in columns.value_keys() if not key.endswith(_SAID)}
+    mixed: list[tuple[int, Problem]] = []
+    for key in sorted(numbers.keys() & others.keys()):
+        if np.isnan(numbers[key]).all():  # nulls, where other runs have a text
+            del numbers[key]
+            continue
+        for position, value in enumerate(others.pop(key)):
+            if value is not None:
+                status = statuses[position]
+                what = f"{key}: {str(value)[:40]!r} is a {kind_of(value)}, other runs have a number; left out"
+                path = f"{status.folder}/{METRICS_FILE}"
+                mixed.append((position, Problem(status.name, path, Flaw.NOT_A_NUMBER, what)))
     problems = sorted([*flawed.items(), *mixed], key=lambda item: item[0])
     flaws = {position: problem.flaw for position, problem in flawed.items()}
+    told = columns.value_keys()
+    marked = {key.removesuffix(COMPARABLE_SUFFIX) for key in told if key.endswith(COMPARABLE_SUFFIX)}
     return Metrics(
         numbers,
         others,
         flaws,
         tuple(problem for _, problem in problems),
-        columns.marked(),
-        columns.null_reasons,
+        frozenset(key for key in marked & numbers.keys() if False in columns.listed(key + COMPARABLE_SUFFIX)),
+        {
+            key.removesuffix(REASON_SUFFIX): Counter(str(text) for text in columns.listed(key) if text is not None)
+            for key in told
+            if key.endswith(REASON_SUFFIX)
+        },
     )
-
-
-class _Columns:
-    """Columns under construction."""
-
-    def __init__(self, statuses: Sequence[RunStatus]) -> None:
-        self._statuses = statuses
-        self._numbers: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
-        self._others: dict[str, list[Json]] = {}
-        self._marked: set[str] = set()
-        self.null_reasons: dict[str, Counter[str]] = {}
-
-    def add_group(self, keys: tuple[str, ...], group: _Group) -> None:
-        """Take the values of some files with the same keys."""
-        positions = np.array(group.positions)
-        for offset, key in enumerate(keys):
-            self._add(key, positions, group.values[offset :: len(keys)])
-
-    def _add(self, key: str, positions: _Positions, values: list[Json]) -> None:
-        """Take the values of one key for some runs."""
-        if key.startswith(PROVENANCE_PREFIX):
-            return
-        if key.endswith(REASON_SUFFIX):
-            reasons = self.null_reasons.setdefault(key.removesuffix(REASON_SUFFIX), Counter())
-            reasons.update(str(value) for value in values if value is not None)
-            return
-        if key.endswith(COMPARABLE_SUFFIX):
-            if False in values:
-                self._marked.add(key.removesuffix(COMPARABLE_SUFFIX))
-            return
-        types = set(map(type, values))
-        if types <= {float, int, type(None)}:
-            self._add_numbers(key, positions, values)
-            return
-        if types & {float, int}:
-            for wanted in (True, False):
-                chosen = [i for i, value in enumerate(values) if (type(value) in (float, int)) is wanted]
-                self._add(key, positions[chosen], [values[i] for i in chosen])
-            return
-        column = self._others.setdefault(key, [None] * len(self._statuses))
-        for position, value in zip(positions.tolist(), values, strict=True):
-            column[position] = value
-
-    def _add_numbers(self, key: str, positions: _Positions, values: list[Json]) -> None:
-        column = self._numbers.get(key)
-        if column is None:
-            column = self._numbers[key] = np.full(len(self._statuses), np.nan)
-        column[positions] = np.array(values, dtype=np.float64)  # None becomes NaN
-
-    def finish(
-        self,
-    ) -> tuple[dict[str, np.ndarray[Any, np.dtype[np.float64]]], dict[str, list[Json]], list[tuple[int, Problem]]]:
-        """Return the numbers, the others, and a problem for each value that is text where other runs have a number."""
-        mixed: list[tuple[int, Problem]] = []
-        for key in self._numbers.keys() & self._others.keys():
-            if np.isnan(self._numbers[key]).all():  # nulls, where other runs have a text
-                del self._numbers[key]
-                continue
-            for position, value in enumerate(self._others.pop(key)):
-                if value is not None:
-                    status = self._statuses[position]
-                    what = f"{key}: {str(value)[:40]!r} is a {kind_of(value)}, other runs have a number; left out"
-                    path = f"{status.folder}/{METRICS_FILE}"
-                    mixed.append((position, Problem(status.name, path, Flaw.NOT_A_NUMBER, what)))
-        return self._numbers, self._others, mixed
-
-    def marked(self) -> frozenset[str]:
-        """Return the keys of which a run says, by a sibling, that they are not comparable."""
-        return frozenset(self._marked & self._numbers.keys())

@@ -1,13 +1,14 @@
 """An aggregation as tables of text: the same cells for a terminal, Markdown and LaTeX."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from slurmkit.aggregate.aggregation import Aggregation
-from slurmkit.aggregate.format import NO_VALUE, clean, format_estimate, format_number, short_names
+from slurmkit.aggregate.format import NO_VALUE, clean, short_names
+from slurmkit.aggregate.metric_info import MetricInfo
 from slurmkit.records import Json
 
 NOT_COMPARABLE_MARK = "†"
@@ -36,12 +37,12 @@ def summary_table(aggregation: Aggregation) -> TextTable:
     """Return cells by metrics: ``0.449 ± 0.012 (n=3)``, ``0.449 (n=1)``; over left-out axes ``0.449 (5 cells)``."""
     metrics = aggregation.metrics
     headers = [*map(clean, aggregation.by), "done", *_metric_headers(aggregation)]
-    texts = _summary_texts(aggregation)
+    texts = mean_texts(aggregation.summary, aggregation.infos, over_cells=bool(aggregation.left_out))
     done = [f"{c}/{p}" for c, p in zip(aggregation.cells["completed"], aggregation.cells["planned"], strict=True)]
     width = len(metrics)
     rows = [
         [*labels, done[row], *texts[row * width : (row + 1) * width]]
-        for row, labels in enumerate(_labels(aggregation, aggregation.cells, aggregation.by))
+        for row, labels in enumerate(axis_texts(aggregation, aggregation.cells, aggregation.by))
     ]
     notes: list[str] = []
     if any(metric in aggregation.not_comparable for metric in metrics):
@@ -57,13 +58,23 @@ def summary_table(aggregation: Aggregation) -> TextTable:
 
 
 def _metric_headers(aggregation: Aggregation) -> list[str]:
-    short = short_names(aggregation.metrics)
-    marked = aggregation.not_comparable
-    return [clean(short[key]) + (f" {NOT_COMPARABLE_MARK}" if key in marked else "") for key in aggregation.metrics]
+    short, unambiguous = short_names(aggregation.metrics), short_names(list(aggregation.infos))
+    headers: list[str] = []
+    for key in aggregation.metrics:
+        info = aggregation.infos[key]
+        name = short[key] if info.label == unambiguous[key] else info.label
+        headers.append(clean(name) + ("" if info.comparable else f" {NOT_COMPARABLE_MARK}"))
+    return headers
 
 
-def _labels(aggregation: Aggregation, table: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
-    """Return the texts of the axis values of each row."""
+def axis_texts(aggregation: Aggregation, table: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
+    """Return the texts of the axis values of each row of a table.
+
+    Args:
+        aggregation: whose axes.
+        table: with these axis columns.
+        columns: which of its columns.
+    """
     texts: list[list[str]] = []
     for axis in columns:
         values: list[Json] = table[axis].tolist()
@@ -72,34 +83,48 @@ def _labels(aggregation: Aggregation, table: pd.DataFrame, columns: Sequence[str
     return [list(row) for row in zip(*texts, strict=True)] if texts else [[] for _ in range(len(table))]
 
 
-def _summary_texts(aggregation: Aggregation) -> list[str]:
-    """Return the texts of all means, those of a row beside each other."""
-    columns = ("mean", "half_width", "n", "cells", "uneven", "common_mean", "common_cells")
-    values = zip(*(aggregation.summary[column].tolist() for column in columns), strict=True)
-    if not aggregation.left_out:
-        return [f"{format_estimate(mean, half)} (n={n})" if n else NO_VALUE for mean, half, n, *_ in values]
-    return [_mean_over_cells(mean, *rest) if n else NO_VALUE for mean, _, n, *rest in values]
+def mean_texts(summary: pd.DataFrame, infos: Mapping[str, MetricInfo], *, over_cells: bool) -> list[str]:
+    """Return the text of each mean of a summary.
+
+    Args:
+        summary: from `summarise`.
+        infos: what is known of its metrics.
+        over_cells: whether its means run over other axes than the seed.
+    """
+    columns = ("metric", "mean", "half_width", "n", "cells", "uneven", "common_mean", "common_cells")
+    texts: list[str] = []
+    for metric, mean, half_width, n, *over in zip(*(summary[column].tolist() for column in columns), strict=True):
+        if not n:
+            texts.append(NO_VALUE)
+        elif over_cells:
+            texts.append(_mean_over_cells(infos[metric], mean, *over))
+        else:
+            texts.append(f"{infos[metric].estimate(mean, half_width)} (n={n})")
+    return texts
 
 
-def _mean_over_cells(mean: float, cells: int, uneven: bool, common_mean: float, common_cells: int) -> str:
+def _mean_over_cells(
+    info: MetricInfo, mean: float, cells: int, uneven: bool, common_mean: float, common_cells: int
+) -> str:
     counted = f"{cells} cell" if cells == 1 else f"{cells} cells"
     if not uneven or common_cells == cells:
-        return f"{format_number(mean)} ({counted})"
+        return f"{info.text(mean)} ({counted})"
     if common_cells == 0:
-        return f"{format_number(mean)} ({counted}, none common)"
-    return f"{format_number(common_mean)} ({common_cells} common; own {counted}: {format_number(mean)})"
+        return f"{info.text(mean)} ({counted}, none common)"
+    return f"{info.text(common_mean)} ({common_cells} common; own {counted}: {info.text(mean)})"
 
 
 def deltas_table(aggregation: Aggregation) -> TextTable:
     """Return settings by metrics: ``-0.008 ± 0.021 (n=4)``, and the naive difference where it is over other runs."""
     metrics, deltas = aggregation.metrics, aggregation.deltas
     axes = list(aggregation.baseline)
-    columns = ("metric", "difference", "half_width", "n", "naive_difference")
+    columns = ("metric", "difference", "half_width", "n", "common_cells", "naive_difference")
     values = zip(*(deltas[column].tolist() for column in columns), strict=True)
     texts = [
-        "not comparable" if metric in aggregation.not_comparable else _difference(*rest) for metric, *rest in values
+        _difference(aggregation.infos[metric], *rest) if metric not in aggregation.not_comparable else "not comparable"
+        for metric, *rest in values
     ]
-    labels = _labels(aggregation, deltas, axes)[:: max(len(metrics), 1)]
+    labels = axis_texts(aggregation, deltas, axes)[:: max(len(metrics), 1)]
     width = len(metrics)
     rows = [[*own, *texts[row * width : (row + 1) * width]] for row, own in enumerate(labels)]
     notes = ["Mean difference over the n pairs of runs that both have ± half-width of its 95 % t-interval."]
@@ -114,21 +139,22 @@ def baseline_text(aggregation: Aggregation) -> str:
     return clean(",".join(f"{axis}={aggregation.label(axis, v)}" for axis, v in aggregation.baseline.items()))
 
 
-def _difference(difference: float, half_width: float, n: int, naive: float) -> str:
-    apart = "" if math.isnan(naive) else f"naive {_signed(format_number(naive))}"
+def _difference(info: MetricInfo, difference: float, half_width: float, n: int, cells: int, naive: float) -> str:
+    apart = "" if math.isnan(naive) else f"naive {_signed(info.text(naive))}"
     if n == 0:
         return f"no pairs; {apart}" if apart else NO_VALUE
-    return f"{_signed(format_estimate(difference, half_width))} (n={n}{'; ' if apart else ''}{apart})"
+    counts = [f"n={n}", *([f"{cells} cells"] if cells != n else []), *([apart] if apart else [])]
+    return f"{_signed(info.estimate(difference, half_width))} ({'; '.join(counts)})"
 
 
 def _signed(number: str) -> str:
-    return number if number.startswith("-") else f"+{number}"
+    return number if number.startswith(("-", "+")) else f"+{number}"
 
 
 def missing_table(aggregation: Aggregation) -> TextTable:
     """Return the runs without metrics, cell by cell: state, reason, cell, how many."""
     missing = aggregation.missing
-    labels = _labels(aggregation, missing, aggregation.by)
+    labels = axis_texts(aggregation, missing, aggregation.by)
     reasons = [NO_VALUE if reason is None or reason != reason else str(reason) for reason in missing["reason"].tolist()]
     rows = [
         [state, reason, *own, str(runs)]
@@ -151,8 +177,19 @@ def warnings(aggregation: Aggregation) -> list[str]:
     if aggregation.uneven:
         over = ", ".join(aggregation.left_out)
         lines.append(f"rows are means over different sets of {over}; only the means over common cells compare")
+    noops = (aggregation.noops[column].tolist() for column in aggregation.noops.columns)
+    lines += [_noop_line(*noop) for noop in zip(*noops, strict=True)]
     lines += [f"{key}: null in {count} runs: {reason}" for key, reason, count in aggregation.nulls]
     return [clean(line) for line in lines]
+
+
+def _noop_line(axes: str, values: str, same: int, of: int, with_series: int, runs: list[str]) -> str:
+    what = "metrics and series" if with_series == same else "metrics"
+    sets = f"{same} of {of} sets of runs" if of > 1 else "the runs"
+    return (
+        f"suspected no-op: {axes} {values}: the same {what} to the last digit in {sets}, "
+        f"such as {' and '.join(runs[:2])}; does {axes} reach the command?"
+    )
 
 
 def problem_lines(aggregation: Aggregation) -> list[str]:

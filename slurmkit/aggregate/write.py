@@ -1,7 +1,7 @@
-"""An aggregation as a file: csv, parquet, json, md or tex, replaced as a whole."""
+"""An aggregation as a file: csv, parquet, json, md, tex or html, replaced as a whole."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,9 @@ import pandas as pd
 
 from slurmkit.aggregate.aggregation import Aggregation
 from slurmkit.aggregate.frame import RUN_COLUMNS, axis_columns
-from slurmkit.aggregate.text import TextTable, deltas_table, summary_table, warnings
+from slurmkit.aggregate.markup import Page, html, latex, markdown
+from slurmkit.aggregate.text import deltas_table, summary_table, warnings
+from slurmkit.aggregate.views import View
 from slurmkit.errors import UsageError
 from slurmkit.files import write_atomic
 from slurmkit.records import Json
@@ -18,46 +20,32 @@ from slurmkit.records import Json
 DOCUMENT_SCHEMA = 1
 """Version of the JSON document. Raised when a reader of the old one could misread the new one."""
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "±": r"$\pm$",
-    "†": r"\textsuperscript{\dag}",
-}
-_MARKDOWN = {character: f"\\{character}" for character in "\\`*_[]<>|~"}
+DATA_ENDINGS = (".csv", ".parquet")
+"""Files of one table, for programs."""
+_PAGES = {".md": markdown, ".tex": latex, ".html": html}
+"""Files for readers: ending to what makes the bytes."""
+ENDINGS = (*DATA_ENDINGS, ".json", *_PAGES)
 
 
-def check_path(path: Path) -> None:
+def check_path(path: Path, endings: Sequence[str] = ENDINGS) -> None:
     """Refuse a file that could not be written, before any work is done.
 
     Raises:
         UsageError: its ending is unknown, or its folder does not exist.
     """
-    if path.suffix.lower() not in WRITERS:
+    if path.suffix.lower() not in endings:
         raise UsageError(
-            f"--output {path}: unknown ending {path.suffix or '(none)'!r}. Use one of {', '.join(WRITERS)}."
+            f"--output {path}: unknown ending {path.suffix or '(none)'!r}. Use one of {', '.join(endings)}."
         )
     if not path.parent.is_dir():
         raise UsageError(f"--output {path}: there is no folder {path.parent}. Make it first: mkdir -p {path.parent}")
 
 
-def write(aggregation: Aggregation, path: Path, *, one_row_a_run: bool = True) -> None:
+def write(aggregation: Aggregation, path: Path, views: Sequence[View] = (), *, one_row_a_run: bool = True) -> None:
     """Write an aggregation to a file, in the form that its ending names.
 
-    ``.csv`` and ``.parquet`` hold one row a run with all metrics, or one row a cell with means; ``.json`` holds
-    `document`; ``.md`` and ``.tex`` (booktabs) hold the tables that the terminal shows.
+    ``.csv`` and ``.parquet`` hold one row a run with all metrics, or one row a cell with means, or what was asked for;
+    ``.json`` holds `document`; ``.md``, ``.tex`` (booktabs) and ``.html`` hold the tables that the terminal shows.
 
     Texts are written as they are, also to csv: a quote put before ``=`` or ``-`` against spreadsheets that take a text
     for a formula would change the data for every other reader.
@@ -65,17 +53,49 @@ def write(aggregation: Aggregation, path: Path, *, one_row_a_run: bool = True) -
     Args:
         aggregation: what to write.
         path: the file.
-        one_row_a_run: for csv and parquet; False: one row a cell.
+        views: what was asked for instead of means and differences.
+        one_row_a_run: for csv and parquet without views; False: one row a cell.
 
     Raises:
-        UsageError: `check_path`.
+        UsageError: `check_path`; or several views of different kinds for a file of one table.
         StoreError: the file cannot be written; the old one stays.
     """
     check_path(path)
-    write_atomic(path, WRITERS[path.suffix.lower()](aggregation, one_row_a_run))
+    write_atomic(path, content_of(aggregation, path.suffix.lower(), views, one_row_a_run=one_row_a_run))
 
 
-def document(aggregation: Aggregation) -> dict[str, Json]:
+def content_of(
+    aggregation: Aggregation, ending: str, views: Sequence[View] = (), *, one_row_a_run: bool = True
+) -> bytes:
+    """Return what `write` writes into a file with some ending.
+
+    Raises:
+        UsageError: several views of different kinds for a file of one table.
+    """
+    if ending == ".json":
+        return document_bytes(aggregation, views)
+    if ending in DATA_ENDINGS:
+        table = _one_table(views) if views else data_table(aggregation, one_row_a_run=one_row_a_run)
+        return table_bytes(table, ending)
+    tables = [view.text for view in views]
+    if not views:
+        tables = [summary_table(aggregation), *([deltas_table(aggregation)] if len(aggregation.deltas) else [])]
+    return _PAGES[ending](Page(aggregation.collection, warnings(aggregation), tables))
+
+
+def _one_table(views: Sequence[View]) -> pd.DataFrame:
+    """Return the table of the first view, those of the same kind below it."""
+    kinds = list(
+        dict.fromkeys(view.name for view in views if view.name not in {"best_without_block", "leading_blocks"})
+    )
+    if len(kinds) > 1:
+        raise UsageError(
+            f"--output: csv and parquet hold one table, not {' and '.join(kinds)}. Ask for one, or write .json"
+        )
+    return pd.concat([view.table for view in views if view.name == kinds[0]], ignore_index=True)
+
+
+def document(aggregation: Aggregation, views: Sequence[View] = ()) -> dict[str, Json]:
     """Return all tables as plain JSON, under a version; what has no value is null."""
     a = aggregation
     return {
@@ -86,12 +106,24 @@ def document(aggregation: Aggregation) -> dict[str, Json]:
         "metrics": a.metrics,
         "other_metrics": a.other_metrics,
         "not_comparable": sorted(a.not_comparable),
+        "metric_info": {
+            key: {
+                "label": info.label,
+                "direction": info.direction,
+                "format": info.format,
+                "comparable": info.comparable,
+                "because": info.because,
+            }
+            for key, info in a.infos.items()
+        },
         "cells": _records(a.cells),
         "summary": _records(a.summary),
         "missing": _records(a.missing),
         "baseline": a.baseline,
         "baseline_is_guessed": a.baseline_is_guessed,
         "deltas": _records(a.deltas),
+        "views": [{"name": view.name, "title": view.text.title, "rows": _records(view.table)} for view in views],
+        "suspected_noops": _records(a.noops),
         "commits": a.commits,
         "changed": a.changed,
         "warnings": warnings(a),
@@ -103,9 +135,9 @@ def document(aggregation: Aggregation) -> dict[str, Json]:
     }
 
 
-def document_bytes(aggregation: Aggregation) -> bytes:
+def document_bytes(aggregation: Aggregation, views: Sequence[View] = ()) -> bytes:
     """Return `document` as one line of JSON."""
-    return orjson.dumps(document(aggregation)) + b"\n"
+    return orjson.dumps(document(aggregation, views)) + b"\n"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Json]]:
@@ -127,15 +159,25 @@ def data_table(aggregation: Aggregation, *, one_row_a_run: bool) -> pd.DataFrame
     return table
 
 
-def _csv(aggregation: Aggregation, one_row_a_run: bool) -> bytes:
-    table = _with_json_texts(data_table(aggregation, one_row_a_run=one_row_a_run))
-    return table.to_csv(index=False, lineterminator="\n").encode()
-
-
-def _parquet(aggregation: Aggregation, one_row_a_run: bool) -> bytes:
+def table_bytes(table: pd.DataFrame, ending: str) -> bytes:
+    """Return a table as the bytes of a ``.csv`` or ``.parquet`` file."""
+    plain = _with_json_texts(table)
+    if ending == ".csv":
+        return plain.to_csv(index=False, lineterminator="\n").encode()
     content = io.BytesIO()
-    _with_json_texts(data_table(aggregation, one_row_a_run=one_row_a_run)).to_parquet(content, index=False)
+    plain.to_parquet(content, index=False)
     return content.getvalue()
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write one table to a ``.csv`` or ``.parquet`` file.
+
+    Raises:
+        UsageError: another ending, or its folder does not exist.
+        StoreError: the file cannot be written; the old one stays.
+    """
+    check_path(path, DATA_ENDINGS)
+    write_atomic(path, table_bytes(table, path.suffix.lower()))
 
 
 def _with_json_texts(table: pd.DataFrame) -> pd.DataFrame:
@@ -148,53 +190,3 @@ def _with_json_texts(table: pd.DataFrame) -> pd.DataFrame:
             texts = [None if value is None else orjson.dumps(value).decode() for value in column]
         table = table.assign(**{name: pd.array(texts, dtype="str")})
     return table
-
-
-def _json(aggregation: Aggregation, one_row_a_run: bool) -> bytes:  # noqa: ARG001 -- the document holds both
-    return document_bytes(aggregation)
-
-
-def _tables(aggregation: Aggregation) -> list[TextTable]:
-    tables = [summary_table(aggregation)]
-    return [*tables, deltas_table(aggregation)] if len(aggregation.deltas) else tables
-
-
-def _markdown(aggregation: Aggregation, one_row_a_run: bool) -> bytes:  # noqa: ARG001 -- a table for readers
-    blocks = [f"# {_markdown_text(aggregation.collection)}"]
-    blocks += [f"> Warning: {_markdown_text(line)}" for line in warnings(aggregation)]
-    for table in _tables(aggregation):
-        rule = ["---"] * table.labels + ["---:"] * (len(table.headers) - table.labels)
-        rows = [rule, *([_markdown_text(cell) for cell in row] for row in table.rows)]
-        rows.insert(0, [_markdown_text(header) for header in table.headers])
-        lines = [f"| {' | '.join(row)} |" for row in rows]
-        blocks += [f"## {_markdown_text(table.title)}", "\n".join(lines), *map(_markdown_text, table.notes)]
-    return ("\n\n".join(blocks) + "\n").encode()
-
-
-def _markdown_text(text: str) -> str:
-    return text.translate(str.maketrans(_MARKDOWN))
-
-
-def _latex(aggregation: Aggregation, one_row_a_run: bool) -> bytes:  # noqa: ARG001 -- a table for readers
-    blocks = ["% Needs \\usepackage{booktabs} and, for quotation marks, \\usepackage[T1]{fontenc}."]
-    blocks += [f"% Warning: {line}" for line in warnings(aggregation)]
-    for table in _tables(aggregation):
-        lines = [f"\\begin{{tabular}}{{{'l' * table.labels}{'r' * (len(table.headers) - table.labels)}}}", "\\toprule"]
-        lines += [_latex_row(table.headers), "\\midrule", *map(_latex_row, table.rows), "\\bottomrule"]
-        lines += ["\\end{tabular}", *(f"% {note}" for note in table.notes)]
-        blocks.append("\n".join([f"% {table.title}", *lines]))
-    return ("\n\n".join(blocks) + "\n").encode()
-
-
-def _latex_row(cells: list[str]) -> str:
-    return " & ".join(cell.translate(str.maketrans(_LATEX)) for cell in cells) + r" \\"
-
-
-WRITERS: dict[str, Callable[[Aggregation, bool], bytes]] = {
-    ".csv": _csv,
-    ".parquet": _parquet,
-    ".json": _json,
-    ".md": _markdown,
-    ".tex": _latex,
-}
-"""Ending to what makes the file's bytes."""

@@ -33,7 +33,7 @@ _MOST_DRAWN_ROWS = 200
 @click.option("--baseline", metavar="AXIS=VALUE,...", help="Setting to compare with, such as pv=0.0,rmkl=0.0.")
 @click.option("--pivot", "pivots", multiple=True, metavar="ROWS:COLUMNS", help="One axis by another: task:setting.")
 @click.option("--best", metavar="METRIC[:min|max]", help="Rank settings by a metric; the best of each group.")
-@click.option("--per", metavar="AXES", help="Groups of --best and --block-maxima.  [default: what settings are matched on]")
+@click.option("--per", metavar="AXES", help="Axes that make a group of --best and --block-maxima.")
 @click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many of each group.")
 @click.option("--without-block", "without", multiple=True, metavar="BLOCK", help="Rank once more without this block.")
 @click.option("--block-maxima", metavar="METRIC[:min|max]", help="The best setting of each block.")

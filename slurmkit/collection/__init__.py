@@ -57,6 +57,11 @@ class Collection:
         return self.records.header["definition"]["seed_axis"]
 
     @property
+    def metrics(self) -> dict[str, dict[str, Json]]:
+        """What the definition says of metrics: key or glob to label, direction, format and comparable."""
+        return self.records.header["definition"].get("metrics") or {}
+
+    @property
     def commit(self) -> str:
         """The pinned commit."""
         return self.records.header["commit"]
