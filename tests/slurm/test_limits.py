@@ -66,7 +66,7 @@ def test_accounts_and_qos_together_let_in_what_was_said(cluster, accounts, tmp_p
 
 
 def test_minutes_that_an_account_does_not_have_are_told(cluster, accounts, tmp_path):
-    words = Limits.load(tmp_path).words(Resources(account="sub", cpus=2, time_s=3600), 6)
+    words = Limits.load(tmp_path).forecast(Resources(account="sub", cpus=2, time_s=3600), 6)
     assert words[0] == "at most 12.0 CPU-hours: 6 runs x (1h00m, 2 CPUs)"
     assert words[1] == "account lab has 10.0 of 10.0 CPU-hours left, and these may use 12.0 (GrpTRESMins)"
 
