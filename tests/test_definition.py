@@ -57,6 +57,17 @@ on_failure:
   oom_gpu: {config.train.batch_size: /2, config.train.accumulation: x2}
   timeout: {resources.time: x2, requeue: 0}
   preempted: {requeue: 9}
+report:
+  panels: task
+  baseline: {block: A, setting: base}
+  metrics: [final/*]
+  best: alignment:max
+  accuracy: answer_accuracy
+  alignment: alignment
+  series: [val/*]
+  objective: [loss/kl]
+  auxiliary: [weighted/*]
+  figures: [final, completion]
 """
 
 
@@ -65,7 +76,7 @@ def test_every_key_is_accepted_and_frozen_as_plain_json() -> None:
     assert json.loads(json.dumps(frozen)) == frozen
     assert list(frozen) == [
         *["name", "description", "tags", "command", "check", "env", "config", "seed_axis", "axes", "run_name"],
-        *["resources", "needs", "on_failure"],
+        *["resources", "needs", "on_failure", "metrics", "report"],
     ]
     assert frozen["env"] == {"OMP_PROC_BIND": "false", "LEVEL": "3"}
     assert frozen["axes"] == {
@@ -91,6 +102,8 @@ def test_every_key_is_accepted_and_frozen_as_plain_json() -> None:
     assert frozen["on_failure"]["oom"] == {"changes": {"resources.mem": "x2"}, "limit": 3, "requeue": None}
     assert frozen["on_failure"]["timeout"] == {"changes": {"resources.time": "x2"}, "limit": None, "requeue": 0}
     assert frozen["on_failure"]["preempted"] == {"changes": {}, "limit": None, "requeue": 9}
+    assert frozen["report"]["baseline"] == {"block": "A", "setting": "base"}
+    assert frozen["report"]["figures"] == ["final", "completion"]
 
 
 def test_a_definition_can_be_created_under_another_name() -> None:

@@ -1,16 +1,23 @@
 """`slurmkit report`: what a collection has shown so far, as a page with figures."""
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from slurmkit.cli.common import collection_argument, narrate, open_collection
+from slurmkit.cli.common import collection_argument, narrate, open_collection, plural
+from slurmkit.collection import Collection
+from slurmkit.collection.look import look, read_progress, summarise
+from slurmkit.records import Json
+from slurmkit.states import State
 
 if TYPE_CHECKING:
-    from slurmkit.collection import Collection
     from slurmkit.report import Material
+
+_INTERVAL_S = 5.0
+"""Between two looks whether a run has finished."""
 
 
 @click.command()
@@ -21,42 +28,86 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where to write it.  [default: reports/NAME in the project]",
 )
-def report(name: str | None, out: Path | None) -> None:
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@click.option(
+    "--watch", is_flag=True, help="Write it anew as runs finish, until all has ended (Ctrl-C stops this alone)."
+)
+def report(name: str | None, out: Path | None, show: bool, watch: bool) -> None:
     """Write the report of a collection, however much of it is complete.
 
-    It states what was observed: how much is done, what failed and on what evidence, metrics with their intervals,
-    matched comparisons, and what is missing.
+    A page (report.html) that needs no network, the same as Markdown, and figures as SVG, PDF and PNG, each with the CSV
+    that it was drawn from. It states what was observed: how much is done, what failed and on what evidence, the best
+    results, matched comparisons, and what is missing. `report:` in the definition chooses metrics and figures.
     """
-    from slurmkit.report import build, write
     from slurmkit.report.write import default_folder
 
     opened = open_collection(name)
-    made = build(gather(opened))
     folder = out if out is not None else default_folder(opened.project.root, opened.name)
-    for path in write(made, folder):
+    finished, at_rest = _write(opened, folder)
+    if show:
+        click.launch(str(folder.absolute() / "report.html"))
+    while watch and not at_rest:
+        time.sleep(_INTERVAL_S)
+        opened = Collection(opened.project, opened.project.store.existing(opened.name))  # it may have been extended
+        now_finished = _finished(opened)
+        if now_finished != finished:
+            finished, at_rest = _write(opened, folder)
+
+
+def _finished(opened: Collection) -> dict[str, int]:
+    """Return how many runs are in each state that they do not leave by themselves."""
+    states = look(opened).states
+    return {state: count for state, count in states.items() if state not in {State.QUEUED, State.RUNNING}}
+
+
+def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
+    """Write the report, and return the states in it and whether nothing moves any more."""
+    from slurmkit.report import build, write
+
+    material = gather(opened)
+    made = build(material)
+    written = write(made, folder)
+    for path in written[:2]:
         click.echo(path)
+    narrate(f"wrote {plural(len(made.figures), 'figure')} to {folder / 'figures'}")
     narrate(made.summary)
     if made.partial:
         narrate(f"partial: {made.partial}")
+    states = material.overview.states
+    finished = {state: count for state, count in states.items() if state not in {State.QUEUED, State.RUNNING}}
+    return finished, material.overview.at_rest
 
 
-def gather(opened: "Collection") -> "Material":
+def gather(opened: Collection) -> "Material":
     """Read what a report is made from, as it is now."""
+    from dataclasses import replace
+
     from slurmkit.aggregate.aggregation import aggregate
-    from slurmkit.collection.look import read_progress, summarise
     from slurmkit.collection.submit import resources_of
     from slurmkit.report import Material
 
     snapshot = opened.snapshot()
-    statuses = snapshot.statuses()
-    header = opened.records.header
+    statuses, header = snapshot.statuses(), opened.records.header
+    definition, attempts = header["definition"], snapshot.ledger.attempts
+    wanted: dict[str, Json] = definition.get("report") or {}
+    changes: dict[str, dict[str, Json]] = {
+        run: attempt.changes["resources"] for run, attempt in attempts.items() if attempt.changes
+    }
     return Material(
         header=header,
         events=opened.records.events(),
         statuses=statuses,
-        asked={row.id: resources_of(row, header) for row in snapshot.rows},
+        sets={row.id: row.set for row in snapshot.rows},
+        asked={row.id: replace(resources_of(row, header), **changes.get(row.id, {})) for row in snapshot.rows},
         overview=summarise(opened, snapshot, statuses, read_progress(statuses)),
-        aggregation=aggregate(opened.name, statuses, opened.axes, opened.seed_axis),
+        aggregation=aggregate(
+            opened.name,
+            statuses,
+            opened.axes,
+            opened.seed_axis,
+            baseline=wanted.get("baseline") or None,
+            declared=definition.get("metrics"),
+        ),
         root=opened.project.root,
         folder=opened.records.folder,
         read_at=datetime.now(UTC),

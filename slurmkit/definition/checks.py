@@ -337,6 +337,15 @@ def _metrics(definition: "Definition") -> Problems:
             )
 
 
+def _report(definition: "Definition") -> Problems:
+    report = definition.report
+    known = [axis for axis in grid.labels(definition) if axis != definition.seed_axis]
+    if report.panels is not None and report.panels not in known:
+        what = f"no axis of cells {shown(report.panels)}. {did_you_mean(report.panels, known, what='Axes')}"
+        yield definition.source.problem(["report", "panels"], what, at="value")
+    yield from _cell(definition, report.baseline, ["report", "baseline"], lists=False)
+
+
 _CHECKS = [
     _Check(_config, "config", "config"),
     _Check(_axes, "axes settings", "axes"),
@@ -349,6 +358,7 @@ _CHECKS = [
     _Check(_targets, "axes zip settings config overrides", "targets"),
     _Check(_seed_axis, "axes seed_axis", "seed_axis"),
     _Check(_metrics, "metrics", "metrics"),
+    _Check(_report, "axes zip settings include seed_axis report", "report"),
     _Check(references.placeholders_known, "axes zip settings needs", "placeholders"),
     _Check(references.axes_used, "axes settings config command env needs placeholders", "used"),
     _Check(references.needs_sound, "axes settings needs", "needs"),

@@ -24,6 +24,7 @@ from slurmkit.definition.parts import (
     Word,
 )
 from slurmkit.definition.references import COUNTS_OF_RULE
+from slurmkit.definition.report_part import ReportPart
 from slurmkit.definition.yaml_source import MAX_BYTES, Node, Source, read_yaml, shown
 from slurmkit.errors import DefinitionError
 from slurmkit.names import check_collection_name
@@ -79,6 +80,7 @@ class Definition(Part):
         default_factory=dict[str, Metric],
         description="What metrics are: key or glob to label, direction, format, comparable. Later entries win.",
     )
+    report: ReportPart = Field(default_factory=ReportPart, description="Which figures and metrics a report shows.")
 
     _source: Source = PrivateAttr(default=Source("definition", {}, Node((1, 1), (1, 1), {}), ()))
 
@@ -135,6 +137,7 @@ class Definition(Part):
                 for reason, rule in self.on_failure.items()
             },
             "metrics": {pattern: metric.to_json() for pattern, metric in self.metrics.items()},
+            "report": {**self.report.to_json(), "baseline": grid.own_labels(self, self.report.baseline)},
         }
 
 

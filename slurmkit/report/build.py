@@ -1,18 +1,37 @@
 """From what was read of a collection to what its report says."""
 
-from slurmkit.aggregate.text import deltas_table, summary_table, warnings
-from slurmkit.report import standing
+from slurmkit.report import cost, standing
+from slurmkit.report.best import best_results
+from slurmkit.report.blocks import maxima_of_blocks
+from slurmkit.report.choice import choose
+from slurmkit.report.comparisons import comparisons
+from slurmkit.report.design import design
+from slurmkit.report.figures import figures
+from slurmkit.report.layout import lay_out
 from slurmkit.report.material import Material
-from slurmkit.report.model import Block, Report, Section, Sentence, Tone
+from slurmkit.report.model import Report, Section
 
 
 def build(material: Material) -> Report:
-    """Put a report together from a collection, however much of it is complete."""
-    sections = [
+    """Put a report together from a collection, however much of it is complete.
+
+    It states what was observed. Why it is so, and what follows, is the reader's to say.
+    """
+    asked = material.asked_for
+    layout = lay_out(material.aggregation, asked.get("panels"))
+    choice = choose(material.aggregation, asked)
+    attempts = cost.read_attempts(material)
+    sections = (
         standing.metadata(material),
-        _metrics(material),
+        design(material),
+        Section("Key figures", tuple(figures(material, layout, choice))),
+        best_results(material, layout, choice),
+        maxima_of_blocks(material, layout, choice),
+        comparisons(material),
         standing.missing(material),
-    ]
+        cost.cost(material, attempts),
+        cost.provenance(material, attempts),
+    )
     return Report(
         collection=material.name,
         description=material.definition.get("description", ""),
@@ -20,14 +39,3 @@ def build(material: Material) -> Report:
         partial=standing.partial_line(material),
         sections=tuple(section for section in sections if section.blocks),
     )
-
-
-def _metrics(material: Material) -> Section:
-    aggregation = material.aggregation
-    blocks: list[Block] = [Sentence(line, Tone.WARNING) for line in warnings(aggregation)]
-    if not aggregation.metrics:
-        return Section("Metrics", (*blocks, Sentence("No completed run has metrics with numbers yet.", Tone.NOTE)))
-    blocks.append(summary_table(aggregation))
-    if len(aggregation.deltas):
-        blocks.append(deltas_table(aggregation))
-    return Section("Metrics", tuple(blocks))

@@ -9,7 +9,6 @@ from slurmkit.aggregate.aggregation import Aggregation
 from slurmkit.overview import Overview
 from slurmkit.records import Json, RunStatus
 from slurmkit.resources import Resources
-from slurmkit.states import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +19,7 @@ class Material:
         header: ``collection.json``.
         events: the journal.
         statuses: the runs that count, in the definition's order.
+        sets: run id to the dotted config keys that differ from the shared config, with their values.
         asked: run id to the resources that its latest attempt asked for.
         overview: counts and failures.
         aggregation: the tables of its metrics.
@@ -31,6 +31,7 @@ class Material:
     header: Mapping[str, Json]
     events: Sequence[Mapping[str, Json]]
     statuses: Sequence[RunStatus]
+    sets: Mapping[str, Mapping[str, Json]]
     asked: Mapping[str, Resources]
     overview: Overview
     aggregation: Aggregation
@@ -49,9 +50,9 @@ class Material:
         return self.header["definition"]
 
     @property
-    def completed(self) -> int:
-        """How many runs completed."""
-        return self.overview.states.get(State.COMPLETED, 0)
+    def asked_for(self) -> Mapping[str, Json]:
+        """The definition's `report:`; empty where it has none."""
+        return self.definition.get("report") or {}
 
     def shown_path(self, path: str | Path) -> str:
         """Write a path as a person at the top of the project would type it."""

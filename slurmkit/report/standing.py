@@ -1,4 +1,4 @@
-"""What a report says of the collection itself: summary, metadata, design, what is missing."""
+"""What a report says of the collection itself: summary, metadata, failures, what is missing."""
 
 import math
 import re
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from slurmkit.aggregate.text import TextTable, clean, missing_table, problem_lines
 from slurmkit.definition.grid import BLOCK, SETTING
-from slurmkit.names import label_text
 from slurmkit.records import Json
 from slurmkit.report.material import Material
 from slurmkit.report.model import Block, Command, Fact, Facts, Section, Sentence, Tone
@@ -141,9 +140,3 @@ def filling_commands(material: Material) -> list[str]:
     if states.get(State.RUNNING) or states.get(State.QUEUED):
         commands.append(f"slurmkit status {material.name} --watch")
     return [command for command in dict.fromkeys(commands) if command]
-
-
-def axis_values(values: Sequence[Json]) -> str:
-    """Write the values of an axis, the first few of many."""
-    shown = ", ".join(label_text(value) for value in values[:_MOST_VALUES])
-    return shown + (f" and {len(values) - _MOST_VALUES} more" if len(values) > _MOST_VALUES else "")

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from slurmkit.definition.report_part import FIGURES
 from slurmkit.errors import StoreError
 from slurmkit.files import write_atomic
+from slurmkit.report.figures.style import files_of
+from slurmkit.report.html import html
 from slurmkit.report.markdown import markdown
 from slurmkit.report.model import Report
 
@@ -29,16 +32,36 @@ def default_folder(root: Path, collection: str) -> Path:
 def write(report: Report, folder: Path) -> list[Path]:
     """Write a report into a folder, which is made if need be; files of an older report are replaced one by one.
 
+    The pages come last: who finds a new page finds its figures. Of figures that this report does not have, older files
+    are removed: they would pass for its own.
+
     Returns:
         what was written, the page to open first.
 
     Raises:
         StoreError: a file cannot be written; those written before are whole.
     """
-    _make(folder)
-    page = folder / "report.md"
-    write_atomic(page, markdown(report).encode(), durable=False)
-    return [page]
+    drawings = folder / "figures"
+    _make(drawings)
+    written: list[Path] = []
+    inline: dict[str, bytes] = {}
+    for figure in report.figures:
+        made = files_of(figure.draw, figure.name)
+        inline[figure.name] = made["svg"]
+        made["csv"] = figure.data.to_csv(index=False, lineterminator="\n").encode()
+        for ending, content in made.items():
+            written.append(drawings / f"{figure.name}.{ending}")
+            write_atomic(written[-1], content, durable=False)
+    pages = {"report.html": html(report, inline), "report.md": markdown(report)}
+    for name, text in pages.items():
+        write_atomic(folder / name, text.encode(), durable=False)
+    for name in FIGURES:
+        for ending in _ENDINGS if name not in inline else ():
+            (drawings / f"{name}.{ending}").unlink(missing_ok=True)
+    return [*(folder / name for name in pages), *written]
+
+
+_ENDINGS = ("svg", "pdf", "png", "csv")
 
 
 def _make(folder: Path) -> None:

@@ -1,0 +1,164 @@
+"""What runs logged over their steps: validation, the objective's terms, weighted auxiliary terms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from slurmkit.aggregate.format import short_names
+from slurmkit.aggregate.history import downsample, mean_series
+from slurmkit.report.cells import named
+from slurmkit.report.figures import style
+from slurmkit.report.figures.grids import bottom_axes, panel_note, shown_panels, term_grid
+from slurmkit.report.layout import Layout
+from slurmkit.report.model import Figure
+
+_BAND_FROM_N = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What runs logged, laid out.
+
+    Attributes:
+        layout: of the sweep.
+        runs: one row a run, step and metric: ``panel`` and ``setting`` (numbers), ``id``, ``metric``, ``step``,
+            ``value``.
+        means: one row a cell, step and metric: ``panel``, ``setting``, ``metric``, ``step``, ``mean``, ``half_width``,
+            ``n``: over steps that all of the cell's runs with a series logged.
+        planned: how many cells there are.
+    """
+
+    layout: Layout
+    runs: pd.DataFrame
+    means: pd.DataFrame
+    planned: int
+
+    @property
+    def metrics(self) -> list[str]:
+        """The series that there are."""
+        return [str(name) for name in self.runs["metric"].unique()]
+
+
+def lay_out_series(history: pd.DataFrame, layout: Layout, run_ids: Sequence[str]) -> Series:
+    """Give each point its panel and setting, and take means over seeds.
+
+    A mean over ever fewer seeds would jump where one ends: it goes only as far as all of a cell's seeds do.
+
+    Args:
+        history: from `aggregate.history.read_history`.
+        layout: of the sweep.
+        run_ids: (runs,) in the layout's order.
+    """
+    place = {run: number for number, run in enumerate(run_ids)}
+    rows = np.array([place[run] for run in history["id"].astype(str).tolist()], dtype=np.int64)
+    runs = history[["id", "metric", "step", "value"]].assign(
+        panel=layout.panel_of[rows], setting=layout.setting_of[rows]
+    )
+    means = mean_series(runs, ["panel", "setting"])
+    if len(means):
+        whole = means.groupby(["panel", "setting", "metric"], observed=True)["n"].transform("max")
+        means = means[means["n"] == whole].reset_index(drop=True)
+    planned = len(set(zip(layout.panel_of.tolist(), layout.setting_of.tolist(), strict=True)))
+    return Series(layout, runs, means, planned)
+
+
+def series_figure(series: Series, name: str, title: str, keys: Sequence[str], note: str, *, log: bool) -> Figure | str:
+    """Return a figure of some series, a row of panels each, or why there is none.
+
+    Args:
+        series: what runs logged.
+        name: of the figure.
+        title: of the figure.
+        keys: which series.
+        note: what else has to be known to read it.
+        log: whether values are drawn on a logarithmic scale; those that are not positive are then left out.
+    """
+    layout = series.layout
+    means = series.means[series.means["metric"].isin(list(keys))]
+    if log:
+        means = means[means["mean"] > 0]
+    if means.empty:
+        return "no run has logged such a series" + (" with a value above 0" if log and keys else "")
+    drawn = downsample(means, ["panel", "setting", "metric"], "mean")
+    drawn_keys = [key for key in keys if key in set(drawn["metric"])]
+    short = short_names(drawn_keys)
+    cells = len(drawn[["panel", "setting"]].drop_duplicates())
+    seeds = sorted(set(drawn.groupby(["panel", "setting"])["n"].max().tolist()))
+    counts = f"{cells}/{series.planned} cells, n={_range(seeds)} seed{'' if seeds == [1] else 's'}"
+    over_seeds = ""
+    if seeds[-1] > 1:
+        over_seeds = " Thin: seeds; bold: their mean" + (
+            ", with its 95 % t-interval." if seeds[-1] >= _BAND_FROM_N else "; no band below n=3."
+        )
+    return Figure(
+        name=name,
+        title=title,
+        caption=f"{counts}.{over_seeds}{' ' + note if note else ''}{panel_note(layout)}",
+        alt=f"{', '.join(short.values())} over training steps, a panel for each {layout.panel_title}, a line for each "
+        f"setting: {counts}.",
+        data=_written(drawn, layout),
+        draw=lambda: _draw(series, drawn, drawn_keys, list(short.values()), log=log),
+    )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _written(drawn: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    return named(drawn, layout)[["metric", "panel", "setting", "step", "mean", "half_width", "n"]]
+
+
+def _draw(
+    series: Series, drawn: pd.DataFrame, keys: Sequence[str], labels: Sequence[str], *, log: bool
+) -> style.Drawing:
+    layout = series.layout
+    drawing, grid = term_grid(layout, labels)
+    thin = series.runs[series.runs["metric"].isin(list(keys))]
+    thin = downsample(thin, ["id", "metric"], "value", points=100)
+    for term, key in enumerate(keys):
+        for panel, _ in enumerate(shown_panels(layout)):
+            axes = grid[term, panel]
+            if log:
+                style.make_log(axes)
+            own = drawn[(drawn["metric"] == key) & (drawn["panel"] == panel)]
+            seeds = thin[(thin["metric"] == key) & (thin["panel"] == panel)]
+            numbers: list[int] = own["setting"].unique().tolist()
+            for number in numbers:
+                _draw_cell(axes, own[own["setting"] == number], seeds[seeds["setting"] == number], layout, number)
+            if own.empty:
+                axes.text(0.5, 0.5, "no series", transform=axes.transAxes, ha="center", fontsize=6.5, color=style.INK)
+            axes.locator_params(axis="x", nbins=4)
+    for axes in bottom_axes(layout, grid, len(keys)):
+        axes.set_xlabel("step")
+    style.add_legend(drawing, layout.settings, lines=True)
+    return drawing
+
+
+def _draw_cell(axes: style.Axes, mean: pd.DataFrame, seeds: pd.DataFrame, layout: Layout, setting: int) -> None:
+    """Draw one cell: its seeds thin, their mean bold, and a band from three seeds on."""
+    look = style.stroke(layout.settings[setting].look)
+    if int(mean["n"].max()) > 1:
+        for _, one in seeds.groupby("id", observed=True):
+            axes.plot(one["step"], one["value"], color=look.colour, linewidth=0.5, alpha=0.5, zorder=1)
+    band = mean[mean["n"] >= _BAND_FROM_N]
+    if len(band):
+        low, high = band["mean"] - band["half_width"], band["mean"] + band["half_width"]
+        axes.fill_between(band["step"], low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=1)
+    axes.plot(
+        mean["step"],
+        mean["mean"],
+        color=look.colour,
+        linestyle=look.dash,
+        marker=look.marker,
+        markevery=_mark_places(len(mean)),
+        markersize=3.5,
+        zorder=2,
+    )
+
+
+def _mark_places(points: int) -> list[int]:
+    """Return the points that carry a marker: the last one, and some before it."""
+    return sorted({points - 1, *range(points // 6, points - 1, max(1, points // 3))})
