@@ -13,30 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from stopping import StopAfter, StopWithin
 from tiny_runs import BASE, disentangle
 
+from trainer.errors import DivergedError
 from trainer.records import write_json
-from trainer.stop import TRY_AGAIN_EXIT_CODE, StopRequest
+from trainer.stop import TRY_AGAIN_EXIT_CODE
 
 TIMINGS = ("core_seconds", "tokens_per_core_second", "peak_rss_mb")
 Run = Callable[..., int]
-
-
-class StopAfter(StopRequest):
-    """Is asked to stop after it was looked at so many times: once a step."""
-
-    def __init__(self, steps: int) -> None:
-        self._left = steps
-        super().__init__()
-
-    @property
-    def asked(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
-
-    @asked.setter
-    def asked(self, value: bool) -> None:
-        pass
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -189,6 +174,22 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, base: Pa
     assert steps[-1] == 200
 
 
+@pytest.mark.parametrize("data", [{}, {"refresh_every": 2}])
+def test_a_signal_breaks_off_what_takes_long_between_steps(
+    tmp_path: Path, base: Path, run_trainer: Run, data: dict[str, Any]
+) -> None:
+    """A validation, or a redraw of the pairs, is broken off, and done from its start when the run goes on."""
+    raw = disentangle(base, data=data)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run_trainer(raw, whole) == 0
+    with pytest.raises(SystemExit) as end:
+        run_trainer(raw, broken, StopWithin(3 if data else 8))
+    assert end.value.code == TRY_AGAIN_EXIT_CODE
+    assert run_trainer(raw, broken) == 0
+    assert result(broken) == result(whole)
+    assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+
+
 def test_a_signal_before_training_ends_the_process_with_75(tmp_path: Path, base: Path) -> None:
     process = start(disentangle(base), tmp_path)
     try:
@@ -209,7 +210,26 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path, base
     assert record["kind"] == "diverged"
     assert 1 <= record["step"] <= 8
     assert record["term"]
+    assert record["value"] in {"nan", "inf", "-inf"}
+    assert record["last_checkpoint"] is None
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_divergence_names_the_last_good_checkpoint(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+    """Saved in step 4; the weights are spoilt there, as a step that is too large would."""
+    raw = disentangle(base)
+    with pytest.raises(SystemExit):
+        run_trainer(raw, tmp_path, StopAfter(4))
+    path = tmp_path / "checkpoint" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    for tensor in state["parameters"].values():
+        tensor.fill_(1e30)
+    torch.save(state, path)
+    with pytest.raises(DivergedError, match="the checkpoint of step 4 is good"):
+        run_trainer(raw, tmp_path)
+    record = json.loads((tmp_path / "error.json").read_text())
+    assert record["step"] == 5
+    assert record["last_checkpoint"] == {"step": 4, "path": str(path)}
 
 
 def test_too_little_memory_ends_the_run_as_oom(tmp_path: Path) -> None:
@@ -219,7 +239,9 @@ def test_too_little_memory_ends_the_run_as_oom(tmp_path: Path) -> None:
     process = start(raw, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     _, errors = process.communicate(timeout=100)
     assert process.returncode not in {0, TRY_AGAIN_EXIT_CODE}, errors
-    assert json.loads((tmp_path / "error.json").read_text())["kind"] == "oom"
+    record = json.loads((tmp_path / "error.json").read_text())
+    assert record["kind"] == "oom"
+    assert 100 < record["memory"]["peak_rss_mb"] < 6 * 1024
 
 
 def test_a_mistake_in_the_config_is_told_in_one_line(
