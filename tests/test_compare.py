@@ -169,7 +169,10 @@ def test_code_between_the_commits_is_told_with_subjects_and_lines(study):
 
 
 def test_versions_that_results_tell_of_themselves_are_compared_where_both_have_one(study):
-    assert changes(document(study, "study-v1", "study-v2"), "versions") == {"torch": (3, [["2.12", "2.13", 3]])}
+    """The run with a bug left no result, and its version is not known to differ."""
+    told = document(study, "study-v1", "study-v2")
+    assert changes(told, "versions") == {"torch": (3, [["2.12", "2.13", 3]])}
+    assert told["versions"][0]["everywhere"]
 
 
 def test_status_stands_beside_with_failures_by_reason(study):

@@ -82,10 +82,12 @@ def _print(made: "Comparison") -> None:
 
     in_terminal = sys.stdout.isatty()
     for number, table in enumerate(tables(made)):
+        if number:
+            click.echo()
         if in_terminal:
             draw(table)
         else:
-            click.echo(("\n" if number else "") + "\n".join(plain_lines(table)))
+            click.echo("\n".join(plain_lines(table)))
 
 
 def _narrate(made: "Comparison") -> None:

@@ -1,7 +1,8 @@
 """What differs between runs that are compared: config, resources, versions."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -25,7 +26,7 @@ class Change:
     Attributes:
         key: dotted, or a name.
         pairs: in how many pairs of runs it differs.
-        of: how many pairs there are.
+        of: how many pairs there are; of versions, those in which both runs tell theirs.
         values: (A's value, B's value, in how many pairs), most frequent first; None: there is none, or it is null.
     """
 
@@ -71,7 +72,8 @@ def version_changes(a: Side, b: Side, pairs: Iterable[tuple[Member, Member]]) ->
     common = _environment(a), _environment(b)
     seen = [(common[0] | _versions(one), common[1] | _versions(other)) for one, other in pairs]
     both = [({key: x[key] for key in x if key in y}, {key: y[key] for key in y if key in x}) for x, y in seen]
-    return _changes(both)
+    known = Counter(key for old, _ in both for key in old)
+    return tuple(replace(change, of=known[change.key]) for change in _changes(both))
 
 
 def _environment(side: Side) -> dict[str, Json]:

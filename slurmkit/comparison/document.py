@@ -28,7 +28,7 @@ def document(comparison: Comparison) -> dict[str, Json]:
         "seed_axis": m.seed_axis if m.seeds else None,
         "seeds_paired": m.seeds_pair,
         "matched_by": [{"axis": how.axis, "keys": how.keys, "read": how.read, "how": how.how} for how in m.how],
-        "matched": [_cell(c, place) for place in m.matched],
+        "matched": _cells(c),
         "only_a": [{"cell": _labels(c, place), "runs": runs} for place, runs in m.only[0].items()],
         "only_b": [{"cell": _labels(c, place), "runs": runs} for place, runs in m.only[1].items()],
         "pairs": [[a.status.name, b.status.name] for a, b in m.pairs()],
@@ -70,10 +70,14 @@ def _labels(comparison: Comparison, place: Place) -> dict[str, str]:
     return dict(zip(comparison.matching.axes, place, strict=True))
 
 
-def _cell(comparison: Comparison, place: Place) -> dict[str, Json]:
-    """Return a matched cell, with the seeds of its runs on both sides."""
-    seeds = [[seed for own, seed in side if own == place] for side in comparison.matching.members]
-    return {"cell": _labels(comparison, place), "a": seeds[0], "b": seeds[1]}
+def _cells(comparison: Comparison) -> list[dict[str, Json]]:
+    """Return the matched cells, with the seeds of their runs on both sides."""
+    seeds: list[dict[Place, list[str]]] = [{}, {}]
+    for own, members in zip(seeds, comparison.matching.members, strict=True):
+        for place, seed in members:
+            own.setdefault(place, []).append(seed)
+    a, b = seeds
+    return [{"cell": _labels(comparison, place), "a": a[place], "b": b[place]} for place in comparison.matching.matched]
 
 
 def _rows(comparison: Comparison, deltas: pd.DataFrame) -> list[dict[str, Json]]:

@@ -23,6 +23,9 @@ MOST_ROWS = 20
 """Rows of a list that a reader looks through; JSON has them all."""
 _SHORT = 10
 _LONGEST_VALUE = 60
+_COLUMNS = ("pairs", "cells", "A", "B", "difference", "B is", "naive A", "naive B")
+"""Columns of a table of differences, beside those that name the row."""
+_NAIVE = _COLUMNS.index("naive A")
 
 
 def tables(comparison: Comparison) -> list[TextTable]:
@@ -112,23 +115,34 @@ def _differences(c: Comparison) -> list[TextTable]:
     """Return the differences over all matched pairs, and by the values of an axis."""
     if not c.metrics:
         return []
-    overall = _difference_table(c, "Differences, B minus A", c.deltas, [])
-    found = [TextTable(overall.title, overall.headers, overall.rows, overall.labels, _difference_notes(c))]
+    found = [_difference_table(c, "Differences, B minus A", rows_of(c.deltas), _difference_notes(c))]
     if c.per is not None:
-        found.append(_difference_table(c, f"By {clean(c.per)}", c.per_deltas, [axis_column(c.per)]))
+        rows = sorted(rows_of(c.per_deltas), key=lambda row: c.metrics.index(row["metric"]))
+        found.append(_difference_table(c, f"Differences by {clean(c.per)}", rows, [], by=c.per))
     return found
 
 
-def _difference_table(c: Comparison, title: str, deltas: pd.DataFrame, by: list[str]) -> TextTable:
-    """Return the differences as text; columns in which no row says anything are left out."""
+def _difference_table(
+    c: Comparison, title: str, deltas: Sequence[dict[str, Json]], notes: list[str], *, by: str | None = None
+) -> TextTable:
+    """Return differences as text; columns in which no row says anything are left out.
+
+    Args:
+        c: the comparison.
+        title: of the table.
+        deltas: its rows.
+        notes: below it.
+        by: the axis whose values have rows of their own; such a table leaves the naive means to JSON.
+    """
     short = short_names(c.metrics)
-    headers = [*map(clean, by), "metric", "pairs", "cells", "A", "B", "difference", "B is", "naive A", "naive B"]
+    headers = ["metric", *([] if by is None else [clean(by)]), *_COLUMNS[: None if by is None else _NAIVE]]
     rows = [
-        [*(clean(str(row[axis])) for axis in by), clean(short[row["metric"]]), *_difference(c, row)]
-        for row in rows_of(deltas)
+        [clean(short[row["metric"]]), *([] if by is None else [clean(str(row[axis_column(by)]))]), *_difference(c, row)]
+        for row in deltas
     ]
     kept = [place for place, _ in enumerate(headers) if any(row[place] for row in rows)]
-    return TextTable(title, [headers[p] for p in kept], [[row[p] for p in kept] for row in rows], len(by) + 1, [])
+    texts = [[row[place] for place in kept] for row in rows]
+    return TextTable(title, [headers[place] for place in kept], texts, 1 if by is None else 2, notes)
 
 
 def rows_of(deltas: pd.DataFrame) -> list[dict[str, Json]]:
@@ -169,9 +183,7 @@ def _difference_notes(c: Comparison) -> list[str]:
     unit = "cells" if not c.matching.seeds_pair else "pairs of runs"
     notes = [f"A and B: means over the matched {unit}. Difference ± half-width of its 95 % t-interval; n=1 has none."]
     if c.deltas["naive_difference"].notna().any():
-        notes.append(
-            "naive: means over whatever each side has. Different sets of runs: their difference means nothing."
-        )
+        notes.append("naive: means over whatever each side has. Different sets of runs: not to be compared.")
     if c.directed & set(c.metrics):
         notes.append("better, worse: where the definition declares a direction and the interval excludes 0.")
     notes += [f"{key}: not comparable, as the config differs: {because}." for key, because in c.refused.items()]
