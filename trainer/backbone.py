@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -171,7 +172,7 @@ def load_backbone(path: str, seed: int) -> Backbone:
     """Load the model that is to be disentangled.
 
     Args:
-        path: a base run's checkpoint folder, or a name or path for ``AutoModelForCausalLM``.
+        path: a base run's checkpoint folder, a name or path for ``AutoModelForCausalLM``, or a GGUF file.
         seed: for the rows of markup tokens that a pretrained model does not have.
 
     Raises:
@@ -240,7 +241,7 @@ def compiled(decoder: nn.Module) -> nn.Module:
     return torch.compile(decoder, dynamic=True)  # pyright: ignore[reportReturnType]  # a module for a module
 
 
-def checkpoint_layers(model: nn.Module) -> None:
+def checkpoint_layers(model: nn.Module, again: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
     """Let the layers of a model be computed again on the way back instead of keeping what is inside them.
 
     transformers' own switch acts in training mode only, where dropout would act too, and drops the cache. Here a pass
@@ -248,19 +249,22 @@ def checkpoint_layers(model: nn.Module) -> None:
 
     Args:
         model: any that holds layers of transformers; changed in place, so copy it before, not afterwards.
+        again: called when a layer is run; returns the context to run it in again, any number of times.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     for layer in model.modules():
         if isinstance(layer, GradientCheckpointingLayer):
-            layer.forward = _again_backwards(layer.forward)
+            layer.forward = _again_backwards(layer.forward, again)
 
 
-def _again_backwards(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _again_backwards(
+    forward: Callable[..., Any], again: Callable[[], AbstractContextManager[object]]
+) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         if kwargs.get("past_key_values") is not None or not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), again()), **kwargs)
 
     return run
 
@@ -317,9 +321,12 @@ def _load_base(folder: Path) -> Backbone:
 def _load_pretrained(path: str, seed: int) -> Backbone:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    place, options = path, {}
+    if Path(path).suffix == ".gguf":
+        place, options = str(Path(path).parent), {"gguf_file": Path(path).name}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        tokenizer = PretrainedTokenizer(AutoTokenizer.from_pretrained(path))
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+        tokenizer = PretrainedTokenizer(AutoTokenizer.from_pretrained(place, **options))
     except (OSError, ValueError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise TrainerError(

@@ -42,7 +42,7 @@ class BaseConfig(Section):
     """Where the model to disentangle comes from.
 
     Attributes:
-        path: ``checkpoint`` folder of a base run, or any name or path that ``AutoModelForCausalLM`` takes.
+        path: ``checkpoint`` folder of a base run, any name or path that ``AutoModelForCausalLM`` takes, or a GGUF file.
     """
 
     path: StrictStr

