@@ -163,5 +163,5 @@ def test_a_suffix_marks_the_other_decoding_and_leaves_the_tables_out():
     xs = inputs("multidigit_addition", "demo", 20)
     result = outcomes("multidigit_addition", xs, [list(TASKS["multidigit_addition"].strategies)] * 20)
     metrics = controlled_metrics("c", result, attributable("multidigit_addition", xs), seed=0, suffix="_sampled")
-    assert all(key.endswith("_sampled") for key in metrics)
+    assert all("_sampled" in key for key in metrics)
     assert alignment_one_to_one(result.unique) == metrics["c/alignment_one_to_one_sampled"]

@@ -12,6 +12,7 @@ from trainer.evaluation.diagnosis import (
     agreement,
     agreement_by_chance,
     diagnose,
+    merged,
     mix_distance,
 )
 from trainer.evaluation.probing import probe_strategy
@@ -46,6 +47,7 @@ def diagnosed(
     mean: Tensor | None = None,
     sensitivity: float = 1.0,
     given: Tensor | None = None,
+    shared: dict[str, list[str]] | None = None,
 ) -> Metrics:
     """Diagnose a factorisation that is perfect but for what is given: z is the strategy, and everything obeys."""
     y = drawn(0) if given is None else given
@@ -65,6 +67,7 @@ def diagnosed(
             rendered=verdicts(y if rendered is None else rendered),
             routed=judged_routed,
             sensitivity=sensitivity,
+            merged={} if shared is None else shared,
         )
     )
 
@@ -94,6 +97,19 @@ def test_a_posterior_whose_samples_drown_its_mean_fails_for_its_noise():
     metrics = diagnosed(z=one_hot(drawn(0)) + 4 * noise, mean=one_hot(drawn(0)), rendered=drawn(2))
     assert metrics["diagnosis/failing_part"] == "posterior"
     assert "noise" in explanation(metrics)
+
+
+def test_strategies_that_share_a_latent_are_named():
+    """Two of three strategies on one value of z: P is 1/2 at best, and what is missing is told."""
+    assert merged({"a": [0.9, 0.1], "b": [0.6, 0.4], "c": [0.2, 0.8]}) == {"z1": ["a", "b"]}
+    assert merged({"a": [0.9, 0.1], "c": [0.2, 0.8]}) == {}
+    seen = drawn(0).clamp(max=1)
+    seen[:200] = 0  # a little less than could be told
+    rendered = torch.where(seen == 1, 1 + drawn(4) % 2, 0)
+    metrics = diagnosed(z=one_hot(seen), rendered=rendered, shared={"z2": ["b", "c"]})
+    assert metrics["diagnosis/posterior_sampled_information"] == pytest.approx(0.37, abs=0.1)
+    assert metrics["diagnosis/failing_part"] == "posterior"
+    assert "b and c share z2" in explanation(metrics)
 
 
 def test_a_posterior_without_information_beside_a_generator_that_reacts():
@@ -153,7 +169,7 @@ def test_knowing_x_alone_is_no_information():
     """Each strategy has inputs of its own: router and posterior both know it from x, and neither adds anything."""
     y = drawn(0)
     judged, probe = verdicts(y), probe_strategy(one_hot(y), verdicts(y), XS)
-    metrics = diagnose(Evidence(probe, probe, probe, probe, probe, judged, judged, judged, 0.0))
+    metrics = diagnose(Evidence(probe, probe, probe, probe, probe, judged, judged, judged, 0.0, {}))
     assert metrics["diagnosis/posterior_information"] == 0
     assert metrics["diagnosis/generator_obedience"] == 0
     assert metrics["diagnosis/failing_part"] == "posterior"

@@ -39,7 +39,9 @@ def measured(backbone: Backbone, pool: Pool, latent: dict[str, Any], **evaluatio
     off = {"posterior_variance_weight": 0.0, "router_marginal_kl_to_prior_weight": 0.0}
     config = parsed(disentangle("x", latent=latent, eval=evaluation, objective=off))
     model = build_latent_model(backbone, config)
-    return evaluate_latents(config, Writer(model, True, pool.max_new_tokens, batch_size=64), pool)
+    metrics = evaluate_latents(config, Writer(model, True, pool.max_new_tokens, batch_size=64), pool)
+    assert metrics.pop("eval/core_seconds")
+    return metrics
 
 
 def test_a_base_says_how_it_answers_where_it_was_trained_and_where_not(base_run: Path) -> None:

@@ -125,26 +125,29 @@ def controlled_metrics(
         outcomes: what came out.
         attributable: (N, S), see `attributable`.
         seed: of the shuffles and the bootstrap.
-        suffix: of the keys; with one, the tables by latent are left out.
+        suffix: of the keys; with one, what does not depend on the decoding, and the tables by latent, are left out.
     """
     unique, covered = outcomes.unique, outcomes.written.any(1)  # (N, K, S), (N, S)
     inputs, latents, _ = unique.shape
     low, high = _bootstrap(unique, outcomes.inputs, seed)
-    values: Metrics = {
-        "alignment_one_to_one": alignment_one_to_one(unique),
-        "alignment_one_to_one_ci95_low": low,
-        "alignment_one_to_one_ci95_high": high,
-        "alignment_shuffled": _shuffled(unique, seed),
-        "alignment_ceiling": alignment_ceiling(attributable, latents),
-        "local_strategy_coverage_mean": float(covered.mean()),
-        "local_strategy_full_coverage_rate": float(covered.all(axis=-1).mean()),
-        "mean_overall_final_answer_accuracy": float(outcomes.answer_ok.mean()),
+    name = f"{prefix}/alignment_one_to_one{suffix}"
+    metrics: Metrics = {
+        name: alignment_one_to_one(unique),
+        f"{name}_ci95_low": low,
+        f"{name}_ci95_high": high,
+        f"{prefix}/alignment_shuffled{suffix}": _shuffled(unique, seed),
+        f"{prefix}/local_strategy_coverage_mean{suffix}": float(covered.mean()),
+        f"{prefix}/local_strategy_full_coverage_rate{suffix}": float(covered.all(axis=-1).mean()),
+        f"{prefix}/mean_overall_final_answer_accuracy{suffix}": float(outcomes.answer_ok.mean()),
     }
-    metrics = {f"{prefix}/{name}{suffix}": value for name, value in values.items()}
-    if not suffix:
-        metrics |= {f"{prefix}/n": inputs, f"{prefix}/distinct_inputs": len(np.unique(outcomes.inputs))}
-        metrics |= _tables(prefix, outcomes)
-    return metrics
+    if suffix:
+        return metrics
+    return metrics | {
+        f"{prefix}/alignment_ceiling": alignment_ceiling(attributable, latents),
+        f"{prefix}/n": inputs,
+        f"{prefix}/distinct_inputs": len(np.unique(outcomes.inputs)),
+        **_tables(prefix, outcomes),
+    }
 
 
 def _tables(prefix: str, outcomes: Outcomes) -> Metrics:

@@ -10,8 +10,8 @@ against what chance alone would give:
 A later link can only be judged where the earlier ones hold, so the first that breaks is the one that is named.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.evaluation.quality import Metrics
@@ -48,6 +48,7 @@ class Evidence:
         rendered: verdicts on y' written with z from the posterior.
         routed: verdicts on outputs written with z from the router.
         sensitivity: share of inputs whose greedy output changes with z.
+        merged: groups of strategies that the posterior puts on one value of a discrete z, with its name; see `merged`.
     """
 
     posterior_mean: ProbeResult
@@ -59,6 +60,7 @@ class Evidence:
     rendered: Sequence[Attribution]
     routed: Sequence[Attribution]
     sensitivity: float
+    merged: Mapping[str, Sequence[str]]
 
 
 def above_chance(accuracy: float, chance: float) -> float:
@@ -80,6 +82,18 @@ def agreement_by_chance(given: Sequence[Attribution], others: Sequence[Attributi
     labelled = [(a.label, b.label) for a, b in zip(given, others, strict=True) if a.label is not None]
     left, right = Counter(a for a, _ in labelled), Counter(b for _, b in labelled)
     return sum(left[s] * right[s] for s in left) / max(len(labelled), 1) ** 2
+
+
+def merged(latent_given_strategy: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
+    """Return, by the name of a value of a discrete z, the strategies whose most probable value it is, if several.
+
+    Args:
+        latent_given_strategy: for each strategy the K shares of its pairs that the posterior gives to the values.
+    """
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for strategy, shares in latent_given_strategy.items():
+        groups[f"z{shares.index(max(shares)) + 1}"].append(strategy)
+    return {value: strategies for value, strategies in groups.items() if len(strategies) > 1}
 
 
 def mix_distance(given: Sequence[Attribution], routed: Sequence[Attribution]) -> float:
@@ -105,7 +119,7 @@ def diagnose(evidence: Evidence) -> Metrics:
     if information is None or obedience is None:
         reason = metrics["diagnosis/posterior_sampled_information__reason"]
         return metrics | {"diagnosis/failing_part": None, "diagnosis/failing_part__reason": reason}
-    part, why = _first_broken_link(values, information, obedience)
+    part, why = _first_broken_link(values, information, obedience, evidence.merged)
     return metrics | {"diagnosis/failing_part": part, "diagnosis/explanation": why}
 
 
@@ -142,7 +156,9 @@ def _reason(name: str, evidence: Evidence) -> str | None:
     return probes[name].reason if name in probes else "no pair with a unique strategy"
 
 
-def _first_broken_link(values: dict[str, float | None], information: float, obedience: float) -> tuple[str, str]:
+def _first_broken_link(
+    values: dict[str, float | None], information: float, obedience: float, merged: Mapping[str, Sequence[str]]
+) -> tuple[str, str]:
     """Return the failing part, or ``none``, and a sentence with the evidence."""
     router, mix, sensitivity = (
         values["router_information"],
@@ -153,8 +169,8 @@ def _first_broken_link(values: dict[str, float | None], information: float, obed
     assert sensitivity is not None
     if information < MIN_INFORMATION:
         return "posterior", (
-            f"z from the posterior hardly tells the strategy of y ({information:.2f} of 1); "
-            f"{_why_uninformative(values['posterior_information'], sensitivity)}"
+            f"z from the posterior tells too little of the strategy of y ({information:.2f} of 1): "
+            f"{_why_uninformative(values['posterior_information'], sensitivity, merged)}"
         )
     if obedience < MIN_OBEDIENCE * information**2:
         return "generation", (
@@ -178,12 +194,15 @@ def _first_broken_link(values: dict[str, float | None], information: float, obed
     )
 
 
-def _why_uninformative(mean: float | None, sensitivity: float) -> str:
-    if mean is not None and mean >= MIN_INFORMATION:
-        return f"its mean tells more ({mean:.2f}): it is lost in the noise of z"
+def _why_uninformative(mean: float | None, sensitivity: float, merged: Mapping[str, Sequence[str]]) -> str:
     if sensitivity < SENSITIVE_ABOVE:
-        return f"and the generator writes the same whatever z is ({sensitivity:.2f} of outputs change): z is unused"
-    return f"though the generator does react to z ({sensitivity:.2f} of outputs change)"
+        return f"the generator writes the same whatever z is ({sensitivity:.2f} of outputs change), so z is unused"
+    if merged:
+        groups = "; ".join(f"{' and '.join(strategies)} share {value}" for value, strategies in merged.items())
+        return f"{groups}; the generator does react to z ({sensitivity:.2f} of outputs change)"
+    if mean is not None and mean >= MIN_INFORMATION:
+        return f"its parameters tell more ({mean:.2f}), which is lost in the noise of z"
+    return f"the generator does react to z ({sensitivity:.2f} of outputs change)"
 
 
 def _kind(verdict: Attribution) -> str:

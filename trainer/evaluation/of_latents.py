@@ -1,6 +1,6 @@
 """What is measured at the end of a run that disentangles: z from the router, set by hand, and from the posterior."""
 
-from collections import Counter
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,7 +11,7 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.distributions import Categoricals, Distributions, Gaussians
 from trainer.evaluation.controlled import Outcomes, attributable, controlled_metrics
-from trainer.evaluation.diagnosis import Evidence, agreement, agreement_by_chance, diagnose
+from trainer.evaluation.diagnosis import Evidence, agreement, agreement_by_chance, diagnose, merged
 from trainer.evaluation.probing import centroid_metrics, number_inputs, probe_metrics, probe_strategy
 from trainer.evaluation.quality import Metrics, answer_quality, judge
 from trainer.evaluation.writing import Writer
@@ -71,6 +71,7 @@ class LatentTest:
             "x_only_probe_accuracy": probe_strategy(p.features(), given, xs),
         }
         used = "sampled" if self.config.eval.posterior == "sample" else "mu"
+        by_strategy = _latent_given_strategy(q, given, self._strategies)
         evidence = Evidence(
             posterior_mean=posterior["posterior_mu_probe_accuracy"],
             posterior=posterior[f"posterior_{used}_probe_accuracy"],
@@ -81,6 +82,7 @@ class LatentTest:
             rendered=rendered,
             routed=routed,
             sensitivity=sensitivity,
+            merged=merged(by_strategy),
         )
         return {
             **self._quality(ROUTER, xs, router_z, routed),
@@ -92,7 +94,11 @@ class LatentTest:
             **_probes(POSTERIOR, posterior),
             **centroid_metrics(POSTERIOR, q.features(), given),
             **_rendering(given, rendered, routed),
-            **_latent_given_strategy(q, given, self._strategies),
+            **{
+                f"{POSTERIOR}/latent_given_strategy/{strategy}/z{k}": share
+                for strategy, shares in by_strategy.items()
+                for k, share in enumerate(shares, start=1)
+            },
             **diagnose(evidence),
         }
 
@@ -196,7 +202,9 @@ class LatentTest:
 
 def evaluate_latents(config: Config, writer: Writer, pool: Pool) -> Metrics:
     """Measure answers and latents on the pool's test pairs."""
-    return LatentTest(config, writer, pool.pairs["test"], pool.pairs["validation"]).evaluate()
+    started = time.process_time()
+    metrics = LatentTest(config, writer, pool.pairs["test"], pool.pairs["validation"]).evaluate()
+    return metrics | {"eval/core_seconds": time.process_time() - started}
 
 
 def _probes(prefix: str, results: Mapping[str, ProbeResult]) -> Metrics:
@@ -224,17 +232,14 @@ def _rendering(given: Sequence[Attribution], rendered: Sequence[Attribution], ro
     return metrics
 
 
-def _latent_given_strategy(q: Distributions, given: Sequence[Attribution], strategies: Sequence[str]) -> Metrics:
-    """Return, for a discrete latent, the mean of q(z|x,y) over the pairs of each strategy: which ones it confuses."""
+def _latent_given_strategy(
+    q: Distributions, given: Sequence[Attribution], strategies: Sequence[str]
+) -> dict[str, list[float]]:
+    """Return, for a discrete latent, the K means of q(z|x,y) over the pairs of each strategy that occurs."""
     if not isinstance(q, Categoricals):
         return {}
-    counts = Counter(verdict.label for verdict in given)
-    metrics: Metrics = {}
-    for strategy in (s for s in strategies if counts[s]):
-        mine = torch.tensor([verdict.label == strategy for verdict in given])
-        for k, share in enumerate(q.log_p[mine].exp().mean(0).tolist(), start=1):
-            metrics[f"{POSTERIOR}/latent_given_strategy/{strategy}/z{k}"] = share
-    return metrics
+    rows = {s: [i for i, verdict in enumerate(given) if verdict.label == s] for s in strategies}
+    return {s: q.log_p[index].exp().mean(0).tolist() for s, index in rows.items() if index}
 
 
 def _rows(items: Sequence[ItemT], size: int) -> list[Sequence[ItemT]]:
