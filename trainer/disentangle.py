@@ -148,7 +148,7 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
     validation_rows = PairRows(pool.pairs["validation"], backbone.tokenizer, position_neutral=neutral)
     source.rows.whiten(model, torch.arange(min(len(source.rows), WHITENING_PAIRS)))
     if config.train.gradient_checkpointing:
-        checkpoint_layers(model)
+        checkpoint_layers(model, model.acting_as_now)
     validation = pool.pairs["validation"]
     verdicts = judge(config.task.name, backbone.tokenizer, validation.x, validation.y)
     learner = LatentLearner(model, source, validation_rows, config, validation_entropy=strategy_entropy(verdicts))

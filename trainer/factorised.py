@@ -5,6 +5,7 @@ model does not depend on what follows.
 """
 
 import copy
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -59,6 +60,7 @@ class LatentModel(nn.Module):
         causal = backbone.model.eval()  # evaluation mode throughout: no dropout anywhere
         self.prepare_tokens(embedding_table(causal))
         self.posterior: nn.Module | None = None
+        self.acting = ""  # name of the adapter that acts
         if adaptation.kind == "lora":
             slot = {self.tokenizer.z_open, self.tokenizer.z_close, *latent_ids}
             # A pretrained tokenizer has new tokens that no record of this kind holds: they are left alone.
@@ -83,7 +85,7 @@ class LatentModel(nn.Module):
     @property
     def lm(self) -> Parts:
         """The generator, ready to run: with adapters, its own is switched on."""
-        self._switch_to(GENERATOR)
+        self.switch_to(GENERATOR)
         return Parts.of(self._causal())
 
     def prepare_tokens(self, table: Tensor) -> None:
@@ -147,7 +149,7 @@ class LatentModel(nn.Module):
         Returns:
             (B, d).
         """
-        self._switch_to(POSTERIOR)
+        self.switch_to(POSTERIOR)
         decoder: Any = Parts.of(self._causal()).decoder if self.posterior is None else self.posterior
         hidden = hidden_states(decoder, decoder.get_input_embeddings()(rows.ids), rows.positions)  # (B, L, d)
         if self.pooling == "last":
@@ -176,9 +178,16 @@ class LatentModel(nn.Module):
         """Return the posterior head's first weights, (outputs, d), from those of equal spread in every output."""
         return weight
 
+    def acting_as_now(self) -> AbstractContextManager[object]:
+        """Return a context in which the adapter that acts now acts again, to be entered any number of times.
+
+        A layer that is computed again on the way back must not run with the adapter that was switched to since.
+        """
+        return _ActingAs(self, self.acting)
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by name: the rest is the base and never changes."""
-        self._switch_to(GENERATOR)
+        self.switch_to(GENERATOR)
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def _is_latent_token(self, token: int) -> bool:
@@ -188,9 +197,25 @@ class LatentModel(nn.Module):
     def _causal(self) -> nn.Module:
         return cast("PeftModel", self.generator).get_base_model() if self.adaptation == "lora" else self.generator
 
-    def _switch_to(self, adapter: str) -> None:
-        if self.adaptation == "lora":
+    def switch_to(self, adapter: str) -> None:
+        """Make an adapter act, where there are adapters."""
+        if self.adaptation == "lora" and self.acting != adapter:  # a switch walks through the whole model
             switch_to(cast("PeftModel", self.generator), adapter)
+            self.acting = adapter
+
+
+class _ActingAs:
+    """A context in which one of a model's adapters acts, and then the one that acted before."""
+
+    def __init__(self, model: LatentModel, adapter: str) -> None:
+        self._model, self._adapter, self._before = model, adapter, adapter
+
+    def __enter__(self) -> None:
+        self._before = self._model.acting
+        self._model.switch_to(self._adapter)
+
+    def __exit__(self, *_: object) -> None:
+        self._model.switch_to(self._before)
 
 
 @torch.no_grad()

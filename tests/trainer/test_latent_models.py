@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainer import discrete, terms
 from trainer.adapters import GENERATOR, POSTERIOR
-from trainer.backbone import Backbone, hidden_states
+from trainer.backbone import Backbone, checkpoint_layers, hidden_states
 from trainer.batches import Rows, entangled_rows, generator_rows
 from trainer.config import AdaptationConfig, ObjectiveConfig
 from trainer.continuous import ContinuousModel
@@ -195,6 +195,33 @@ def test_every_trained_weight_gets_a_gradient(
         for adapter in (GENERATOR, POSTERIOR):
             assert any(f"lora_A.{adapter}" in name for name in parameters)
         assert any(name.endswith("trainable_tokens_delta.generator") for name in parameters)
+
+
+@every_mode
+def test_layers_computed_again_backwards_give_the_same_gradients(
+    backbone_factory: Callable[[], Backbone], pairs: Pairs, kind: str, adaptation: str
+) -> None:
+    """Also the posterior's, whose adapter no longer acts on the way back; twice, as each term's own gradient is."""
+    gradients = []
+    for again in (False, True):
+        backbone = backbone_factory()
+        model = make(backbone, kind, adaptation)
+        rng = torch.Generator().manual_seed(5)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # 0 at the start: both adapters would do the same
+                torch.nn.init.normal_(parameter, std=0.1, generator=rng)
+        torch.manual_seed(7)
+        model.whiten_posterior(rows_of(pairs, backbone)[0])
+        if again:
+            checkpoint_layers(model, model.acting_as_now)
+        total = evaluate_objective(run(model, pairs, backbone), ObjectiveConfig(), 1).total
+        trained = model.trainable()
+        first = torch.autograd.grad(total, list(trained.values()), retain_graph=True)
+        second = torch.autograd.grad(total, list(trained.values()))
+        torch.testing.assert_close(first, second)
+        gradients.append(dict(zip(trained, first, strict=True)))
+    assert any(bool(g.any()) for name, g in gradients[0].items() if "posterior" in name)
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 def expected_names(kind: str, adaptation: str) -> set[str]:
