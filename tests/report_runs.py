@@ -6,16 +6,21 @@ Two follow published reports: one of 24 runs of which 19 have results, and a spa
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from slurmkit.cli.report import gather
+from slurmkit.collection import Collection
 from slurmkit.definition.model import Definition, parse_definition
 from slurmkit.expand import Run, expand
 from slurmkit.ledger import Observation
 from slurmkit.records import SCHEMA
+from slurmkit.report import Material, build
+from slurmkit.report.model import Report
 from slurmkit.states import Reason, State
 from slurmkit.store import CollectionStore, Row, sha256
 
@@ -129,6 +134,18 @@ def _write_run(store: CollectionStore, run: Run, result: Result) -> bytes | None
     content = orjson.dumps(result.metrics)
     (run_dir / "metrics.json").write_bytes(content)
     return content
+
+
+def material_of(project: Path, name: str) -> Material:
+    """Read a collection as `slurmkit report` does, at a time of its own."""
+    (project / ".git").mkdir(exist_ok=True)
+    material = gather(Collection.load(name, root=project))
+    return replace(material, read_at=datetime(2026, 4, 14, 15, 43, tzinfo=UTC))
+
+
+def made_report(project: Path, name: str) -> Report:
+    """Return what a collection's report says."""
+    return build(material_of(project, name))
 
 
 DENSE = """\

@@ -1,19 +1,22 @@
 """`slurmkit report`: what a collection has shown so far, as a page with figures."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slurmkit.cli.common import collection_argument, narrate, open_collection, plural
 from slurmkit.collection import Collection
 from slurmkit.collection.look import look, read_progress, summarise
-from slurmkit.records import Json
+from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
 
 if TYPE_CHECKING:
+    from slurmkit.aggregate.aggregation import Aggregation
+    from slurmkit.overview import Overview
     from slurmkit.report import Material
 
 _INTERVAL_S = 5.0
@@ -29,9 +32,7 @@ _INTERVAL_S = 5.0
     help="Where to write it.  [default: reports/NAME in the project]",
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
-@click.option(
-    "--watch", is_flag=True, help="Write it anew as runs finish, until all has ended (Ctrl-C stops this alone)."
-)
+@click.option("--watch", is_flag=True, help="Write it anew as runs finish, until all has ended.")
 def report(name: str | None, out: Path | None, show: bool, watch: bool) -> None:
     """Write the report of a collection, however much of it is complete.
 
@@ -49,19 +50,17 @@ def report(name: str | None, out: Path | None, show: bool, watch: bool) -> None:
     while watch and not at_rest:
         time.sleep(_INTERVAL_S)
         opened = Collection(opened.project, opened.project.store.existing(opened.name))  # it may have been extended
-        now_finished = _finished(opened)
-        if now_finished != finished:
+        if _finished(look(opened)) != finished:
             finished, at_rest = _write(opened, folder)
 
 
-def _finished(opened: Collection) -> dict[str, int]:
+def _finished(summary: "Overview") -> dict[str, int]:
     """Return how many runs are in each state that they do not leave by themselves."""
-    states = look(opened).states
-    return {state: count for state, count in states.items() if state not in {State.QUEUED, State.RUNNING}}
+    return {state: count for state, count in summary.states.items() if state not in {State.QUEUED, State.RUNNING}}
 
 
 def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
-    """Write the report, and return the states in it and whether nothing moves any more."""
+    """Write the report, and return what has finished by it and whether nothing moves any more."""
     from slurmkit.report import build, write
 
     material = gather(opened)
@@ -73,23 +72,19 @@ def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
     narrate(made.summary)
     if made.partial:
         narrate(f"partial: {made.partial}")
-    states = material.overview.states
-    finished = {state: count for state, count in states.items() if state not in {State.QUEUED, State.RUNNING}}
-    return finished, material.overview.at_rest
+    return _finished(material.overview), material.overview.at_rest
 
 
 def gather(opened: Collection) -> "Material":
     """Read what a report is made from, as it is now."""
     from dataclasses import replace
 
-    from slurmkit.aggregate.aggregation import aggregate
     from slurmkit.collection.submit import resources_of
     from slurmkit.report import Material
 
     snapshot = opened.snapshot()
     statuses, header = snapshot.statuses(), opened.records.header
     definition, attempts = header["definition"], snapshot.ledger.attempts
-    wanted: dict[str, Json] = definition.get("report") or {}
     changes: dict[str, dict[str, Json]] = {
         run: attempt.changes["resources"] for run, attempt in attempts.items() if attempt.changes
     }
@@ -100,15 +95,24 @@ def gather(opened: Collection) -> "Material":
         sets={row.id: row.set for row in snapshot.rows},
         asked={row.id: replace(resources_of(row, header), **changes.get(row.id, {})) for row in snapshot.rows},
         overview=summarise(opened, snapshot, statuses, read_progress(statuses)),
-        aggregation=aggregate(
-            opened.name,
-            statuses,
-            opened.axes,
-            opened.seed_axis,
-            baseline=wanted.get("baseline") or None,
-            declared=definition.get("metrics"),
-        ),
+        aggregation=_aggregated(opened, statuses, definition),
         root=opened.project.root,
         folder=opened.records.folder,
         read_at=datetime.now(UTC),
     )
+
+
+def _aggregated(opened: Collection, statuses: Sequence[RunStatus], definition: dict[str, Json]) -> "Aggregation":
+    """Put the tables together, of the metrics that the definition asks for as far as some run has them yet."""
+    from slurmkit.aggregate.aggregation import aggregate
+    from slurmkit.report.choice import asked_metrics
+
+    wanted: dict[str, Json] = definition.get("report") or {}
+    options: dict[str, Any] = {
+        "baseline": wanted.get("baseline") or None,
+        "declared": definition.get("metrics"),
+        "index_file": opened.records.metrics_index,
+    }
+    made = aggregate(opened.name, statuses, opened.axes, opened.seed_axis, **options)
+    keys = asked_metrics(list(made.infos), wanted)
+    return aggregate(opened.name, statuses, opened.axes, opened.seed_axis, metrics=keys, **options) if keys else made

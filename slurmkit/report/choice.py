@@ -65,7 +65,7 @@ def choose(aggregation: Aggregation, asked: Mapping[str, Json]) -> Choice:
         asked: the definition's `report:`, as frozen; empty: nothing was asked for.
     """
     keys = list(aggregation.infos)
-    shown = _first(keys, asked.get("metrics") or (), MOST_FINAL * 2) or aggregation.metrics
+    shown = asked_metrics(keys, asked) or aggregation.metrics
     accuracy = _one(keys, asked.get("accuracy"), _ACCURACY, but=("*probe*",))
     alignment = _one(keys, asked.get("alignment"), _ALIGNMENT)
     defaults = {"series": _SERIES, "objective": _OBJECTIVE, "auxiliary": _AUXILIARY}
@@ -79,6 +79,11 @@ def choose(aggregation: Aggregation, asked: Mapping[str, Json]) -> Choice:
         is_default=frozenset(name for name in defaults if not asked.get(name)),
         figures=tuple(asked.get("figures") or FIGURES),
     )
+
+
+def asked_metrics(keys: Sequence[str], asked: Mapping[str, Json]) -> list[str]:
+    """Return the metrics that the definition's `report:` asks for, as far as some run has them."""
+    return _first(keys, asked.get("metrics") or (), len(keys))
 
 
 def _first(keys: Sequence[str], globs: Sequence[str], most: int) -> list[str]:

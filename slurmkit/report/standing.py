@@ -130,13 +130,14 @@ def missing(material: Material) -> Section:
 
 
 def filling_commands(material: Material) -> list[str]:
-    """Return what to type so that the missing runs get results."""
-    states = material.overview.states
-    commands: list[str] = []
-    if states.get(State.FAILED) or states.get(State.BLOCKED) or states.get(State.CANCELLED):
-        commands.append(material.overview.next_command)
-    elif states.get(State.PLANNED):
-        commands.append(f"slurmkit submit {material.name}")
-    if states.get(State.RUNNING) or states.get(State.QUEUED):
-        commands.append(f"slurmkit status {material.name} --watch")
-    return [command for command in dict.fromkeys(commands) if command]
+    """Return what to type so that the missing runs get results, a line for each way in which they are missing."""
+    states, name = material.overview.states, material.name
+    commands = [
+        (State.PLANNED, f"slurmkit submit {name}"),
+        (State.FAILED, f"slurmkit resubmit {name} --failed"),
+        (State.CANCELLED, f"slurmkit resubmit {name} --state cancelled"),
+        (State.RUNNING, f"slurmkit status {name} --watch"),
+        (State.QUEUED, f"slurmkit status {name} --watch"),
+        (State.BLOCKED, f"slurmkit status {name}"),
+    ]
+    return list(dict.fromkeys(command for state, command in commands if states.get(state)))

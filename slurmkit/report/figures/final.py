@@ -80,8 +80,10 @@ def _draw_metric(axes: style.Axes, table: pd.DataFrame, layout: Layout, slots: i
             hatch_missing(axes, x, row["others"])
             continue
         if row["n"] > 1:
-            axes.plot([x] * row["n"], row["values"], ".", color=look.colour, alpha=0.45, markersize=3)
-        axes.errorbar(x, row["mean"], yerr=row["half_width"], fmt=look.marker, color=look.colour, capsize=2)
+            axes.plot([x + 0.28] * row["n"], row["values"], ".", color=look.colour, alpha=0.6, markersize=3)
+        axes.errorbar(
+            x, row["mean"], yerr=row["half_width"], fmt=look.marker, color=look.colour, capsize=1.5, linewidth=0.9
+        )
 
 
 def hatch_missing(axes: style.Axes, x: float, others: str) -> None:

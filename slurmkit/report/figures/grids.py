@@ -1,12 +1,13 @@
 """Panels in a grid: the values of the panel axis side by side, wrapped where there are many."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from slurmkit.report.figures import style
 from slurmkit.report.layout import MOST_PANELS, Layout
 
 _MOST_ACROSS = 6
+"""Panels in one row; more of them go into rows of four."""
 
 
 def shown_panels(layout: Layout) -> tuple[str, ...]:
@@ -45,39 +46,41 @@ def wrapped_grid(
 def term_grid(
     layout: Layout, terms: Sequence[str], *, sharey: bool = True
 ) -> tuple[style.Drawing, dict[tuple[int, int], style.Axes]]:
-    """Make axes for each term and panel: terms down and panels across, or the other way round for many panels.
+    """Make axes for each term and panel: panels across, in several rows where there are many, and terms down.
 
     Returns:
         the drawing, and (term, panel) to axes.
     """
     names = shown_panels(layout)
-    terms_down = len(names) <= _MOST_ACROSS
-    down, across = (len(terms), len(names)) if terms_down else (len(names), len(terms))
-    width = min(style.FULL_WIDTH_IN, max(5.2, 0.5 + (1.75 if terms_down else 2.6) * across + 0.9))
-    drawing = style.new_drawing(width, 0.45 + (1.65 if terms_down else 1.25) * down)
-    rows = style.panels(
-        drawing, down, across, sharex=True, sharey=("row" if terms_down else "col") if sharey else False
-    )
-    grid = {(t, p): rows[t][p] if terms_down else rows[p][t] for t in range(len(terms)) for p in range(len(names))}
-    for (term, panel), axes in grid.items():
-        if terms_down:
-            _entitle(axes, names[panel] if term == 0 else "", terms[term] if panel == 0 else "")
-        else:
-            _entitle(axes, terms[term] if panel == 0 else "", names[panel] if term == 0 else "")
+    across = len(names) if len(names) <= _MOST_ACROSS else 4
+    rows_a_term = math.ceil(len(names) / across)
+    width = min(style.FULL_WIDTH_IN, max(5.2, 1.4 + 1.75 * across))
+    height = 1.65 if rows_a_term == 1 else 1.45
+    drawing = style.new_drawing(width, 0.45 + height * len(terms) * rows_a_term)
+    rows = style.panels(drawing, len(terms) * rows_a_term, across, sharex=True)
+    grid: dict[tuple[int, int], style.Axes] = {}
+    for term, label in enumerate(terms):
+        for place in range(rows_a_term * across):
+            axes = rows[term * rows_a_term + place // across][place % across]
+            if place >= len(names):
+                axes.set_visible(False)
+                continue
+            grid[term, place] = axes
+            if sharey and place:
+                axes.sharey(grid[term, 0])
+                axes.tick_params(labelleft=place % across == 0)
+            if term == 0 or rows_a_term > 1:
+                axes.set_title(style.wrapped(names[place], 24))
+            if place % across == 0:
+                axes.set_ylabel(style.wrapped(label, 18))
     return drawing, grid
 
 
-def _entitle(axes: style.Axes, title: str, side: str) -> None:
-    if title:
-        axes.set_title(style.wrapped(title, 24))
-    if side:
-        axes.set_ylabel(style.wrapped(side, 18))
-
-
-def bottom_axes(layout: Layout, grid: dict[tuple[int, int], style.Axes], terms: int) -> Iterator[style.Axes]:
-    """Yield the lowest axes of each column, which carry the label of the steps."""
+def label_below(layout: Layout, grid: dict[tuple[int, int], style.Axes], label: str) -> None:
+    """Write ticks and a label below the lowest axes of each column."""
     panels = len(shown_panels(layout))
-    if panels <= _MOST_ACROSS:
-        yield from (grid[terms - 1, panel] for panel in range(panels))
-    else:
-        yield from (grid[term, panels - 1] for term in range(terms))
+    across = panels if panels <= _MOST_ACROSS else 4
+    last = max(term for term, _ in grid)
+    for panel in range(max(0, panels - across), panels):
+        grid[last, panel].tick_params(labelbottom=True)
+        grid[last, panel].set_xlabel(label)

@@ -8,7 +8,7 @@ import pandas as pd
 from slurmkit.report.cells import cell_means, counted_cells, named, records
 from slurmkit.report.choice import Choice
 from slurmkit.report.figures import style
-from slurmkit.report.figures.grids import bottom_axes, panel_note, shown_panels, term_grid
+from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
 from slurmkit.report.layout import Layout
 from slurmkit.report.material import Material
 from slurmkit.report.model import Figure
@@ -76,8 +76,7 @@ def _draw(
             axes.set_xlim(-0.3, len(xs) - 0.7)
             style.give_room(axes, [own[0] for (at, _), own in means.items() if at == panel])
             axes.locator_params(axis="y", nbins=5)
-    for axes in bottom_axes(layout, grid, len(tables)):
-        axes.set_xlabel(x_axis)
+    label_below(layout, grid, x_axis)
     dashes = [
         Line2D([], [], color=style.MUTED, linestyle=style.DASHES[i % len(style.DASHES)], label=f"{line_axis}={line:g}")
         for i, line in enumerate(lines)

@@ -10,7 +10,7 @@ from slurmkit.aggregate.format import short_names
 from slurmkit.aggregate.history import downsample, mean_series
 from slurmkit.report.cells import named
 from slurmkit.report.figures import style
-from slurmkit.report.figures.grids import bottom_axes, panel_note, shown_panels, term_grid
+from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
 from slurmkit.report.layout import Layout
 from slurmkit.report.model import Figure
 
@@ -131,8 +131,7 @@ def _draw(
             if own.empty:
                 axes.text(0.5, 0.5, "no series", transform=axes.transAxes, ha="center", fontsize=6.5, color=style.INK)
             axes.locator_params(axis="x", nbins=4)
-    for axes in bottom_axes(layout, grid, len(keys)):
-        axes.set_xlabel("step")
+    label_below(layout, grid, "step")
     style.add_legend(drawing, layout.settings, lines=True)
     return drawing
 

@@ -9,7 +9,7 @@ from slurmkit.aggregate.format import short_names
 from slurmkit.aggregate.history import downsample
 from slurmkit.report.cells import named
 from slurmkit.report.figures import style
-from slurmkit.report.figures.grids import bottom_axes, panel_note, shown_panels, term_grid
+from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
 from slurmkit.report.figures.series import Series
 from slurmkit.report.model import Figure
 
@@ -88,7 +88,6 @@ def _draw(
                 axes.plot([last["objective"]], [last["auxiliary"]], look.marker, color=look.colour, markersize=5)
             if own.empty:
                 axes.text(0.5, 0.5, "no series", transform=axes.transAxes, ha="center", fontsize=6.5, color=style.INK)
-    for axes in bottom_axes(layout, grid, len(terms)):
-        axes.set_xlabel(f"{short[objective]} (z)")
+    label_below(layout, grid, f"{short[objective]} (z)")
     style.add_legend(drawing, layout.settings, lines=True)
     return drawing

@@ -5,6 +5,7 @@ with a marker of its own, so that none has to be told by its colour alone.
 """
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,13 +158,13 @@ def _legend_label(setting: Setting) -> str:
 
 
 def wrapped(label: str, width: int) -> str:
-    """Break a label at its underscores, commas and blanks, so that no line is longer than need be."""
+    """Break a label behind underscores and blanks, so that no line is longer than need be."""
     lines = [""]
-    for part in label.replace("_", "_\0").replace(", ", ",\0 ").replace(" ", " \0").replace("\0 \0", "\0").split("\0"):
+    for part in re.split(r"(?<=[_ ])", label):
         if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return "\n".join(line.strip() for line in lines if line.strip())
+    return "\n".join(line.strip() for line in lines)
 
 
 def files_of(draw: Callable[[], Drawing], name: str) -> dict[str, bytes]:

@@ -1,0 +1,138 @@
+"""The data behind a report's figures, and what their captions count, against values worked out by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_runs import DENSE, LEVEL, SPARSE, dense_result, made_report, make_collection, material_of, sparse_result
+
+from slurmkit.report.figures.standardised import standardise
+from slurmkit.report.figures.style import files_of
+from slurmkit.report.figures.tradeoff import pareto_front
+from slurmkit.report.layout import Look, lay_out
+from slurmkit.report.markdown import markdown
+from slurmkit.report.model import Report
+
+PROBE = "router_test_final/router_probe_accuracy"
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    root = tmp_path_factory.mktemp("dense")
+    make_collection(root, DENSE, dense_result)
+    return made_report(root, "dense")
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    root = tmp_path_factory.mktemp("sparse")
+    make_collection(root, SPARSE, sparse_result)
+    return made_report(root, "sparse")
+
+
+def data_of(report: Report, name: str) -> pd.DataFrame:
+    return next(figure.data for figure in report.figures if figure.name == name)
+
+
+def test_the_completion_grid_counts_cells_and_says_what_became_of_the_others(dense: Report) -> None:
+    data = data_of(dense, "completion")
+    assert len(data) == 24
+    assert data["completed"].sum() == 19
+    others = data.set_index(["panel", "setting"])["others"]
+    assert others["sorting_algorithms", "pv=0.0, rmkl=0.0"] == "failed: oom_host"
+    assert others["base_conversion", "pv=0.1, rmkl=0.0"] == "planned"
+    assert dense.figures[0].caption.startswith("19/24 cells complete (19/24 runs).")
+
+
+def test_final_metrics_hold_each_cell_and_leave_the_missing_ones_empty(dense: Report) -> None:
+    data = data_of(dense, "final")
+    probe = data[data["metric"] == PROBE].set_index(["panel", "setting"])
+    assert probe.loc[("grid_pathfinding", "pv=0.1, rmkl=0.1"), "mean"] == pytest.approx(
+        LEVEL["grid_pathfinding"] + 0.03
+    )
+    assert probe["n"].sum() == 19
+    missing = probe.loc[("sorting_algorithms", "pv=0.1, rmkl=0.1")]
+    assert math.isnan(missing["mean"])
+    assert missing["others"] == "failed: oom_host"
+
+
+def test_captions_count_cells_and_seeds(dense: Report, sparse: Report) -> None:
+    captions = {figure.name: figure.caption for figure in dense.figures}
+    assert captions["final"].startswith("19/24 cells, n=1 seed.")
+    assert captions["series"].startswith("19/24 cells, n=1 seed.")
+    assert captions["auxiliary"].startswith("15/24 cells, n=1 seed.")  # pv or rmkl is above 0
+    assert next(f.caption for f in sparse.figures if f.name == "trade-off").startswith("62/63 cells, n=1 seed.")
+
+
+def test_fold_changes_are_over_the_tasks_that_both_settings_have(dense: Report) -> None:
+    data = data_of(dense, "folds").set_index(["metric", "setting", "panel"])
+    over_all = data.loc[("loss/val/router_marginal_kl_to_prior", "pv=0.0, rmkl=0.1", "all matched")]
+    assert over_all["fold"] == pytest.approx(1.0 / 3805.0)
+    assert over_all["n"] == 4  # of six tasks, the baseline has four
+
+
+def test_series_end_where_the_runs_ended(dense: Report) -> None:
+    data = data_of(dense, "series")
+    last = data[(data["step"] == 1000) & (data["metric"] == "val/router_probe_accuracy")]
+    cell = last[(last["panel"] == "list_summation") & (last["setting"] == "pv=0.0, rmkl=0.0")]
+    assert cell["mean"].item() == pytest.approx(0.52 * (1 - math.exp(-4) / 2))
+
+
+def test_weighted_terms_are_those_with_a_weight(dense: Report) -> None:
+    data = data_of(dense, "auxiliary")
+    assert set(data["metric"]) == {
+        "loss/train/weighted/posterior_variance",
+        "loss/train/weighted/router_marginal_kl_to_prior",
+    }
+    assert "pv=0.0, rmkl=0.0" not in set(data["setting"])
+
+
+def test_standardised_series_have_mean_0_and_deviation_1() -> None:
+    z = standardise(pd.Series([1.0, 2.0, 3.0]))
+    assert z.tolist() == pytest.approx([-math.sqrt(1.5), 0.0, math.sqrt(1.5)])
+    assert standardise(pd.Series([0.1, 0.1, 0.1])).isna().all()
+
+
+def test_the_pareto_front_is_what_nothing_beats() -> None:
+    points = np.array([[1.0, 1.0], [2.0, 0.5], [2.0, 0.4], [0.5, 2.0], [1.0, 1.0], [0.4, 1.9]])
+    assert pareto_front(points).tolist() == [True, True, False, True, True, False]
+
+
+def test_the_front_of_a_task_follows_the_directions_of_its_metrics(sparse: Report) -> None:
+    data = data_of(sparse, "trade-off")
+    front = data[data["on_front"] & (data["panel"] == "multidigit_addition")]
+    assert set(front["setting"]) == {"beta0p1_twr1", "beta0p1_rsw1"}  # most accurate, and best aligned
+
+
+def test_a_setting_looks_the_same_in_every_figure_and_unlike_every_other(tmp_path: Path) -> None:
+    make_collection(tmp_path, SPARSE, sparse_result)
+    make_collection(tmp_path, DENSE, dense_result)
+    for name, settings in (("sparse", 21), ("dense", 4)):
+        layout = lay_out(material_of(tmp_path, name).aggregation)
+        looks = [setting.look for setting in layout.settings]
+        assert len(looks) == len(set(looks)) == settings
+    assert [s.look for s in layout.settings if s.is_baseline] == [Look(0, 0, 0)]
+
+
+def test_each_panel_is_a_task_and_the_block_is_no_part_of_a_label(tmp_path: Path) -> None:
+    make_collection(tmp_path, SPARSE, sparse_result)
+    layout = lay_out(material_of(tmp_path, "sparse").aggregation)
+    assert layout.panels == ("sorting_algorithms", "grid_pathfinding", "multidigit_addition")
+    assert layout.settings[5].label == "beta0p1_twr2"
+
+
+def test_what_cannot_be_drawn_is_left_out_with_the_reason(sparse: Report) -> None:
+    text = markdown(sparse)
+    assert "Left out: Validation over steps: no run has logged such a series." in text
+    assert "Left out: Interaction: it needs settings of exactly two swept numbers" in text
+
+
+def test_a_drawing_is_the_same_bytes_each_time_and_its_texts_are_texts(dense: Report) -> None:
+    figure = next(figure for figure in dense.figures if figure.name == "folds")
+    first, again = files_of(figure.draw, figure.name), files_of(figure.draw, figure.name)
+    assert first["svg"] == again["svg"]
+    assert first["pdf"] == again["pdf"]
+    assert b"posterior_variance</text>" in first["svg"]
+    assert first["png"].startswith(b"\x89PNG")
