@@ -99,8 +99,22 @@ def _product() -> Iterable[tuple[str, float, float]]:
     return ((task, pv, rmkl) for task in AXES["task"] for pv in AXES["pv"] for rmkl in AXES["rmkl"])
 
 
-def record(project: Path, name: str, runs: list[RunStatus], axes: dict[str, tuple[Any, ...]]) -> None:
-    """Write a collection's records as a command would: frozen runs, and a journal in which those that ended did."""
+def record(
+    project: Path,
+    name: str,
+    runs: list[RunStatus],
+    axes: dict[str, tuple[Any, ...]],
+    metrics: dict[str, dict[str, Any]] | None = None,
+) -> None:
+    """Write a collection's records as a command would: frozen runs, and a journal in which those that ended did.
+
+    Args:
+        project: folder of the project.
+        name: of the collection.
+        runs: its runs; their folders are moved there.
+        axes: axis name to values.
+        metrics: the definition's `metrics`; None: as frozen before there was such a key.
+    """
     store = CollectionStore(project / "runs" / name, name)
     rows = [Row(run.id, run.name, run.axes, {}, run.config_sha256, {}, {}, run.commit) for run in runs]
     ended = [run for run in runs if run.state.terminal]
@@ -109,7 +123,7 @@ def record(project: Path, name: str, runs: list[RunStatus], axes: dict[str, tupl
         "name": name,
         "commit": "a" * 40,
         "axes": {axis: list(values) for axis, values in axes.items()},
-        "definition": {"seed_axis": "seed"},
+        "definition": {"seed_axis": "seed", **({} if metrics is None else {"metrics": metrics})},
     }
     moved = {run.run_dir: store.run_dir(run.name) for run in runs}
     store.create(header, b"", rows)

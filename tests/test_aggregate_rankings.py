@@ -186,9 +186,10 @@ def test_a_comparable_metric_is_never_refused(sparse: pd.DataFrame) -> None:
 
 
 def test_a_fold_change_is_the_geometric_mean_over_matched_runs(tmp_path: Path) -> None:
-    """Ratios 1/4 and 1/16: geometric mean 1/8; the log ratios lie ln 2 around it: s = 0.98026 and half-width
-    12.7062 x 0.98026 / sqrt(2) = 8.80727. Task c has no baseline, so the naive ratio is over other tasks:
-    (2 + 1 + 600) / 3 over (8 + 16) / 2 = 16.75.
+    """Ratios 1/4 and 1/16: geometric mean 1/8.
+
+    The log ratios lie ln 2 around it: s = 0.98026, half-width 12.7062 x 0.98026 / sqrt(2) = 8.80727. Task c has no
+    baseline, so the naive ratio is over other tasks: (2 + 1 + 600) / 3 over (8 + 16) / 2 = 16.75.
     """
     values = {(0, "a"): 8.0, (0, "b"): 16.0, (1, "a"): 2.0, (1, "b"): 1.0, (1, "c"): 600.0}
     runs = [make_run(tmp_path, f"{w}{t}", {"w": w, "task": t}, {"kl": v}) for (w, t), v in values.items()]

@@ -6,6 +6,8 @@ import time
 
 from conftest import SWEEP, git
 
+from slurmkit.collection import Collection
+
 
 def names(workplace, collection="sweep") -> list[str]:
     shown = json.loads(workplace.slurmkit("collection", "show", collection, "--json").stdout)
@@ -58,6 +60,16 @@ def test_a_check_refuses_bad_cells_before_the_queue_and_names_axes_without_effec
 def test_a_check_that_breaks_is_told_with_its_last_lines(workplace):
     path = workplace.define(SWEEP + 'check: ["{python}", "-c", "raise ValueError(7)"]\n')
     assert "ValueError: 7" in workplace.slurmkit("collection", "create", str(path), exit_code=2).stderr
+
+
+def test_extend_takes_over_what_is_said_of_metrics_where_no_run_changes(workplace):
+    path = workplace.define(SWEEP)
+    workplace.slurmkit("collection", "create", str(path))
+    workplace.slurmkit("collection", "extend", str(path), exit_code=2)
+    workplace.define(SWEEP + "metrics: {score: {label: points, direction: max}}\n")
+    workplace.slurmkit("collection", "extend", str(path))
+    assert Collection.load("sweep", workplace.root).metrics == {"score": {"label": "points", "direction": "max"}}
+    assert len(workplace.states("sweep")) == 4
 
 
 def test_extend_adds_retires_and_keeps(workplace):

@@ -231,6 +231,27 @@ BROKEN = {
             "x.yaml:4:20: sample.requeue: unknown key. Known here: count, seed.",
         ],
     ),
+    "metrics that are said wrongly": (
+        HEAD + "metrics:\n"
+        "  loss/*: {direction: up, format: 3, lable: x, comparable: maybe, label: ' '}\n"
+        "  ' ': {label: x}\n  b: 3\n",
+        [
+            "x.yaml:4:23: metrics.loss/*.direction: expected min or max, got 'up'. Write the one that is better.",
+            "x.yaml:4:35: metrics.loss/*.format: expected a format of numbers, got 3. Write for example .3f, .2e, .1% or ,.0f.",
+            "x.yaml:4:38: metrics.loss/*.lable: unknown key. Did you mean label?",
+            "x.yaml:4:60: metrics.loss/*.comparable: expected true or false, got 'maybe'. Write it without quotes.",
+            "x.yaml:4:74: metrics.loss/*.label: ' ' is no label. Write one line of at most 80 characters.",
+            "x.yaml:5:3: metrics. : ' ' names no metric. Write its key, or a glob such as loss/val/*.",
+            "x.yaml:6:6: metrics.b: expected a mapping, got 3. Write `key: value` lines below it.",
+        ],
+    ),
+    "a metric of which nothing is said": (
+        HEAD + "metrics: {acc: {}, kl: {label: null}}\n",
+        [
+            "x.yaml:3:11: metrics.acc: says nothing of the metric. Add label, direction, format or comparable.",
+            "x.yaml:3:20: metrics.kl: says nothing of the metric. Add label, direction, format or comparable.",
+        ],
+    ),
     "resources that no scheduler has": (
         HEAD + "resources: {mem: lots, time: -3, cpus: 0, gpu: 1, nodes: 1.5, partition: 'a\\n#SBATCH'}\n",
         [

@@ -143,6 +143,5 @@ def pivot(summary: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], me
     cells[down.codes, across.codes] = part[value].to_numpy(dtype=np.float64)
     table = part[list(rows)].iloc[np.sort(down.first)].reset_index(drop=True)
     by_first = np.argsort(down.first, kind="stable")
-    wide = cells[by_first][:, order]
-    across_columns = {names[i]: wide[:, place] for place, i in enumerate(order.tolist())}
-    return pd.concat([table, pd.DataFrame(across_columns)], axis=1)
+    ordered: list[str] = [names[int(place)] for place in order]
+    return pd.concat([table, pd.DataFrame(cells[by_first][:, order], columns=ordered)], axis=1)

@@ -208,7 +208,7 @@ def extend(
         for note in plan.notes:
             narrate(f"note: {note}")
         _print_difference(plan.difference)
-        refuse_empty(plan.difference)
+        refuse_empty(plan, records.header["definition"])
         if dry_run:
             return
         carry_out(records, plan)

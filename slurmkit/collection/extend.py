@@ -13,6 +13,9 @@ from slurmkit.project import Project
 from slurmkit.records import Json
 from slurmkit.store import CollectionStore, Row, now, sha256
 
+_SAID_OF_RUNS = ("description", "tags", "metrics", "report")
+"""Parts of a definition that change no run, and that tables and reports show."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -216,7 +219,14 @@ def _write(records: CollectionStore, plan: ExtendPlan, refs: list[str]) -> None:
     records.replace_rows(plan.rows, header, plan.content)
 
 
-def refuse_empty(difference: Difference) -> None:
-    """Raise if an extension would change nothing."""
-    if not (difference.added or difference.removed or difference.changed or difference.updated):
+def refuse_empty(plan: ExtendPlan, before: Mapping[str, Json]) -> None:
+    """Raise if an extension would change nothing: neither runs nor what is said of them.
+
+    Args:
+        plan: the extension.
+        before: the definition as it is frozen now.
+    """
+    difference = plan.difference
+    said = any((plan.frozen.get(key) or None) != (before.get(key) or None) for key in _SAID_OF_RUNS)
+    if not (difference.added or difference.removed or difference.changed or difference.updated or said):
         raise UsageError("the definition has the same runs as the collection. Nothing to do.")
