@@ -7,8 +7,9 @@ import pytest
 from conftest import git
 from report_runs import COMMIT, DENSE, Result, dense_result, make_collection
 
-from slurmkit.comparison import compare, read_side
+from slurmkit.comparison.build import compare
 from slurmkit.comparison.match import Matching, match
+from slurmkit.comparison.side import read_side
 from slurmkit.errors import UsageError
 from slurmkit.expand import Run
 from slurmkit.states import Reason, State
@@ -77,6 +78,8 @@ def test_a_config_without_the_key_matches_nothing_until_somebody_says_what_it_me
     b = PLAIN + "config: {task: x}\naxes: {task: [x, y], pv: {key: objective.pv, values: [0.0, 0.1]}}\n"
     with pytest.raises(UsageError, match=r"pv: A has \(not in its config\), B has 0.0, 0.1. .*--as pv=VALUE"):
         matched(project, a, b)
+    with pytest.raises(UsageError, match=r"pv has no such value. There are: 0.0, 0.1."):
+        match(read_side("a", project), read_side("b", project), {"pv": "7"})
     found = match(read_side("a", project), read_side("b", project), {"pv": "0"})
     assert found.matched == (("x", "0.0"), ("y", "0.0"))
     assert found.how[1].how == "A does not have it, nor objective.pv in its config: 0.0 (2 runs), by --as"
@@ -206,3 +209,7 @@ def test_a_side_by_commit_needs_one_commit(project):
     assert len(read_side(f"earlier@{COMMIT[:7]}", project).members) == 6
     with pytest.raises(UsageError, match=rf"begins with abcd. Its runs: {COMMIT[:10]} \(6\)"):
         read_side("earlier@abcd", project)
+    with pytest.raises(UsageError, match="4 hex digits or more"):
+        read_side("earlier@zz", project)
+    with pytest.raises(UsageError, match="names no collection"):
+        read_side("@abcd", project)

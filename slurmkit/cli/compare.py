@@ -9,7 +9,7 @@ from slurmkit.cli.common import complete_name, narrate, plural
 from slurmkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from slurmkit.comparison import Comparison
+    from slurmkit.comparison.build import Comparison
 
 _MOST_NAMES = 12
 
@@ -47,15 +47,17 @@ def compare(
     them: what an extension changed is seen by comparing NAME@COMMIT1 with NAME@COMMIT2. Differences are B minus A, over
     the cells and seeds that both have. Ends with 1 if a completed run's metrics cannot be used; the others are kept.
     """
-    from slurmkit.comparison import compare as build
-    from slurmkit.comparison import read_side
+    from slurmkit.comparison.side import read_side
     from slurmkit.project import Project
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown: give one of them.")
     labels = _labels(taken)
     project = Project.discover()
-    made = build(read_side(a), read_side(b), project.root, metrics=metrics, per=per, taken=labels, anyway=anyway)
+    sides = read_side(a), read_side(b)
+    from slurmkit.comparison.build import compare as build  # pandas, which a wrong name need not wait for
+
+    made = build(*sides, project.root, metrics=metrics, per=per, taken=labels, anyway=anyway)
     if as_json or as_markdown:
         from slurmkit.comparison.document import document_bytes, markdown
 
