@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conftest import Workplace, git
+from conftest import SWEEP, Workplace, git
 from report_runs import DENSE, dense_result, make_collection
 
 
@@ -38,6 +38,16 @@ def test_two_reports_at_once_leave_one_whole_report(workplace: Workplace) -> Non
     folder = workplace.root / "reports" / "dense"
     assert "## Missing cells" in (folder / "report.md").read_text()
     assert [path.name for path in folder.rglob("*.tmp")] == []
+
+
+def test_a_watched_report_is_written_anew_and_ends_with_the_last_run(workplace: Workplace) -> None:
+    path = workplace.define(SWEEP.replace("act: complete", "act: sleep, seconds: 6"))
+    workplace.slurmkit("collection", "create", str(path), "--submit")
+    told = workplace.slurmkit("report", "sweep", "--watch").stderr
+    assert told.count("2 tasks x 2 seeds = 4 runs.") >= 2
+    page = (workplace.root / "reports" / "sweep" / "report.md").read_text()
+    assert "4/4 complete" in page
+    assert "PARTIAL" not in page
 
 
 def test_a_folder_that_cannot_be_made_is_told_and_not_a_traceback(workplace: Workplace) -> None:

@@ -6,8 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_runs import DENSE, LEVEL, SPARSE, dense_result, made_report, make_collection, material_of, sparse_result
+from report_runs import (
+    DENSE,
+    LEVEL,
+    SPARSE,
+    Result,
+    dense_result,
+    made_report,
+    make_collection,
+    material_of,
+    sparse_result,
+)
 
+from slurmkit.expand import Run
 from slurmkit.report.figures.standardised import standardise
 from slurmkit.report.figures.style import files_of
 from slurmkit.report.figures.tradeoff import pareto_front
@@ -127,6 +138,17 @@ def test_what_cannot_be_drawn_is_left_out_with_the_reason(sparse: Report) -> Non
     text = markdown(sparse)
     assert "Left out: Validation over steps: no run has logged such a series." in text
     assert "Left out: Interaction: it needs settings of exactly two swept numbers" in text
+
+
+def test_labels_with_dollars_are_no_formulas(tmp_path: Path) -> None:
+    swept = DENSE.replace("- list_summation", '- "$c^x$"')
+
+    def result(run: Run) -> Result:
+        return Result({"accuracy": 0.5, "alignment": 0.2})
+
+    make_collection(tmp_path, swept, result)
+    for figure in made_report(tmp_path, "dense").figures:
+        assert b">$c^x$</text>" in files_of(figure.draw, figure.name)["svg"], figure.name
 
 
 def test_a_drawing_is_the_same_bytes_each_time_and_its_texts_are_texts(dense: Report) -> None:

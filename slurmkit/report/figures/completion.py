@@ -13,8 +13,8 @@ from slurmkit.states import State
 NAME = "completion"
 _MOST_CELLS = 1200
 _FILLS = {
-    "done": ("#009e73", ""),
-    "part": ("#a6dccb", ""),
+    "done": ("#66c2a5", ""),
+    "part": ("#cdeae0", ""),
     State.FAILED: ("#f4b183", "////"),
     State.RUNNING: ("#b5dcf5", ""),
     State.QUEUED: ("#e3eef5", ""),
@@ -70,7 +70,7 @@ def _draw(data: pd.DataFrame, layout: Layout) -> style.Drawing:
         axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=6.5, color="#111111", bbox=box)
     axes.set(xlim=(0, len(across)), ylim=(len(down), 0))
     axes.set_xticks([i + 0.5 for i in range(len(across))], [style.wrapped(label, 16) for label in across])
-    axes.set_yticks([i + 0.5 for i in range(len(down))], down)
+    axes.set_yticks([i + 0.5 for i in range(len(down))], [style.plain(label) for label in down])
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.grid(visible=False)
     for spine in axes.spines.values():

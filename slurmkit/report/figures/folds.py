@@ -95,7 +95,7 @@ def _draw(data: pd.DataFrame, metrics: list[str], labels: list[str], layout: Lay
         for place, setting in enumerate(settings):
             own = data[(data["metric"] == metric) & (data["setting"] == setting.label)]
             _draw_row(axes, place, own, style.stroke(setting.look))
-        axes.set_yticks(range(len(settings)), [setting.label for setting in settings])
+        axes.set_yticks(range(len(settings)), [style.plain(setting.label) for setting in settings])
         axes.set_ylim(len(settings) - 0.4, -0.6)
         axes.margins(x=0.18)
     return drawing

@@ -39,7 +39,7 @@ def wrapped_grid(
     for axes in flat[len(names) :]:
         axes.set_visible(False)
     for axes, name in zip(flat, names, strict=False):
-        axes.set_title(name)
+        axes.set_title(style.wrapped(name, 30))
     return drawing, flat[: len(names)], rows
 
 

@@ -154,7 +154,12 @@ def add_legend(drawing: Drawing, settings: Sequence[Setting], *, lines: bool, ex
 
 
 def _legend_label(setting: Setting) -> str:
-    return f"{setting.label} (baseline)" if setting.is_baseline else setting.label
+    return plain(f"{setting.label} (baseline)" if setting.is_baseline else setting.label)
+
+
+def plain(label: str) -> str:
+    """Return a label as matplotlib shows it unchanged: a dollar sign begins a formula."""
+    return label.replace("$", r"\$")
 
 
 def wrapped(label: str, width: int) -> str:
@@ -164,7 +169,7 @@ def wrapped(label: str, width: int) -> str:
         if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return "\n".join(line.strip() for line in lines)
+    return plain("\n".join(line.strip() for line in lines))
 
 
 def files_of(draw: Callable[[], Drawing], name: str) -> dict[str, bytes]:
