@@ -13,12 +13,13 @@ from slurmkit.aggregate.format import clean
 from slurmkit.aggregate.frame import Ints, axis_column
 from slurmkit.aggregate.groups import group_rows
 from slurmkit.definition.grid import BLOCK, SETTING
-from slurmkit.names import label_text
 from slurmkit.records import Json
 
 MOST_PANELS = 12
 MOST_SETTINGS = 24
 """More lines than this cannot be told apart, whatever their colours and markers."""
+COLOURS = 7
+"""Colours beside the baseline's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +167,3 @@ def _looks(blocks: Sequence[str], is_baseline: Sequence[bool]) -> list[Look]:
         looks.append(Look(1 + others % COLOURS, 1 + others, others // COLOURS))
         others += 1
     return looks
-
-
-COLOURS = 7
-"""Colours beside the baseline's."""
-
-
-def value_text(value: Json) -> str:
-    """Write an axis value, a missing one as null."""
-    return label_text(None if value != value else value)

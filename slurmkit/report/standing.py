@@ -12,7 +12,6 @@ from slurmkit.report.model import Block, Command, Fact, Facts, Section, Sentence
 from slurmkit.states import State
 
 _MOST_MISSING = 60
-_MOST_VALUES = 12
 _SHORT_COMMIT = 10
 
 
