@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stopping import StopAfter
 from tiny_runs import disentangle
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -111,14 +112,14 @@ def test_a_real_pretrained_model_learns_in_ten_steps(tmp_path: Path, run_trainer
         adaptation={"kind": "lora"},
         data={"source": "groundtruth"},
         pool={"train_records": 20, "validation_records": 2, "test_records": 2},
-        train={"steps": 10, "batch_size": 2, "lr": 1e-3, "log_every": 1},
+        train={"steps": 11, "batch_size": 2, "lr": 1e-3, "log_every": 1},
         eval={"batch_size": 4, "every": 0},
     )
-    assert run_trainer(raw, tmp_path / "run") == 0
+    with pytest.raises(SystemExit):  # the evaluation behind it takes as long again, and has tests of its own
+        run_trainer(raw, tmp_path / "run", StopAfter(10))
     points = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     losses = [point["loss/train/reconstruction_loss"] for point in points]
     assert len(losses) == 10
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["model/parameters"] > 130e6
-    assert metrics["model/trained_parameters"] < 0.1 * metrics["model/parameters"]
+    trained = torch.load(tmp_path / "run" / "checkpoint" / "state.pt", weights_only=True)["parameters"]
+    assert 1e6 < sum(tensor.numel() for tensor in trained.values()) < 13e6, "the adapters of a model of 135 million"
