@@ -35,22 +35,33 @@ def to_frame(
     """
     if metrics is None:
         metrics = read_metrics(statuses)
-    names = list(dict.fromkeys([*axes, *(name for keys in {tuple(s.axes) for s in statuses} for name in keys)]))
-    columns: dict[str, Any] = {axis_column(name): _axis_values([s.axes.get(name) for s in statuses]) for name in names}
-    reasons = [None if s.reason is None else s.reason.value for s in statuses]
+    cells = [status.axes for status in statuses]
+    keys = dict.fromkeys(map(tuple, cells))
+    names = list(dict.fromkeys([*axes, *(name for cell in keys for name in cell)]))
+    if list(keys) == [tuple(names)]:  # each dict looked at once: with 100,000 of them the time is the memory's
+        flat = [value for cell in cells for value in cell.values()]
+        values = [flat[place :: len(names)] for place in range(len(names))]
+    else:
+        values = [[cell.get(name) for cell in cells] for name in names]
+    columns: dict[str, Any] = {axis_column(name): _axis_values(own) for name, own in zip(names, values, strict=True)}
+    reasons = [None if status.reason is None else str(status.reason) for status in statuses]
     for position, flaw in metrics.flaws.items():
         reasons[position] = flaw.value
-    columns["id"] = pd.array([s.id for s in statuses], dtype="str")
-    columns["name"] = pd.array([s.name for s in statuses], dtype="str")
-    columns["state"] = pd.array([s.state.value for s in statuses], dtype="str")
-    columns["reason"] = pd.array(reasons, dtype="str")
-    columns["attempt"] = np.array([s.attempt for s in statuses], dtype=np.int64)
-    columns["commit"] = pd.array([s.commit for s in statuses], dtype="str")
+    columns["id"] = _texts([status.id for status in statuses])
+    columns["name"] = _texts([status.name for status in statuses])
+    columns["state"] = _texts([str(status.state) for status in statuses])
+    columns["reason"] = _texts(reasons)
+    columns["attempt"] = np.array([status.attempt for status in statuses], dtype=np.int64)
+    columns["commit"] = _texts([status.commit for status in statuses])
     taken = set(columns)
     for key in sorted(metrics.numbers.keys() | metrics.others.keys()):
         column = metrics.numbers[key] if key in metrics.numbers else _other_values(metrics.others[key])
         columns[f"metric/{key}" if key in taken else key] = column
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)  # the columns are this frame's own: together they may be large
+
+
+def _texts(values: Sequence[str | None]) -> Any:
+    return pd.array(list(values), dtype="str")
 
 
 def axis_column(axis: str) -> str:

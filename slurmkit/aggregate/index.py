@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -86,32 +87,34 @@ def settled_before_ns() -> int:
 
 def marks_of(paths: Sequence[str]) -> Marks:
     """Return what files look like now: a rename changes the inode, and no program can set the second time."""
-    found: list[tuple[int, int, int, int]] = []
+    found: list[int] = []  # flat: the garbage collector would walk a tuple each again and again
     for path in paths:
         try:
             status = os.stat(path)  # noqa: PTH116 -- a Path takes three times as long, and there may be 100,000
         except OSError:
-            found.append((0, 0, 0, 0))
+            found += (0, 0, 0, 0)
         else:
-            found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
-    return np.array(found, dtype=np.int64).reshape(len(found), 4)
+            found += (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return np.array(found, dtype=np.int64).reshape(len(paths), 4)
 
 
-def rows_of(index: Index, statuses: Sequence[RunStatus], marks: Marks) -> Positions:
+def rows_of(index: Index, ids: Sequence[str], checked: Sequence[str], marks: Marks) -> Positions:
     """Return (runs,): where in the index the file of each run stands; -1: it is not known as it is now.
 
     Args:
         index: what was read before.
-        statuses: the runs.
-        marks: (runs, 4) what their files look like now.
+        ids: (runs,) of the runs.
+        checked: (runs,) what their files are checked against (`checked_against`).
+        marks: (runs, 4) what these look like now.
     """
-    place = dict(zip(index.ids, range(len(index.ids)), strict=True))
-    rows = np.array([place.get(status.id, -1) for status in statuses], dtype=np.int64)
-    checked = [*index.checked, ""]
-    same: list[bool] = [
-        checked[row] == checked_against(status) for row, status in zip(rows.tolist(), statuses, strict=True)
-    ]
-    known = np.flatnonzero((rows >= 0) & np.array(same, dtype=np.bool_))
+    if ids == index.ids:
+        rows = np.arange(len(ids))
+    else:
+        place = dict(zip(index.ids, range(len(index.ids)), strict=True))
+        rows = np.array([place.get(run_id, -1) for run_id in ids], dtype=np.int64)
+    before = [*index.checked, ""]
+    same = np.fromiter(map(eq, map(before.__getitem__, rows.tolist()), checked), np.bool_, len(rows))
+    known = np.flatnonzero((rows >= 0) & same)
     found = np.full(len(rows), -1, dtype=np.int64)
     unchanged = known[(index.marks[rows[known]] == marks[known]).all(axis=1)]
     found[unchanged] = rows[unchanged]

@@ -82,7 +82,8 @@ def read_metrics(statuses: Sequence[RunStatus], index_file: Path | None = None) 
     asked = [statuses[position] for position in completed]
     marks = index.marks_of([f"{status.folder}/{METRICS_FILE}" for status in asked])
     known = index.load(index_file)
-    rows = index.rows_of(known, asked, marks)
+    ids, checked = [status.id for status in asked], [index.checked_against(status) for status in asked]
+    rows = index.rows_of(known, ids, checked, marks)
     hits = rows >= 0
     positions = np.array(completed, dtype=np.int64)
     columns.take(known.columns, positions[hits], rows[hits])
@@ -90,10 +91,10 @@ def read_metrics(statuses: Sequence[RunStatus], index_file: Path | None = None) 
     good = np.array([position not in flawed for position in completed], dtype=np.bool_)
     lasting = np.flatnonzero(hits | (good & (marks[:, 1:3].max(axis=1, initial=0) < before_ns)))
     if len(lasting) > hits.sum():
-        kept = [asked[place] for place in lasting.tolist()]
+        kept: list[int] = lasting.tolist()
         fresh = index.Index(
-            [status.id for status in kept],
-            [index.checked_against(status) for status in kept],
+            [ids[place] for place in kept],
+            [checked[place] for place in kept],
             marks[lasting],
             columns.rows_at(positions[lasting]),
         )
