@@ -20,11 +20,12 @@ from trainer.backbone import (
 from trainer.batches import Rows, entangled_rows
 from trainer.config import Config
 from trainer.environment import choose_device
+from trainer.evaluation.during import follow_base
 from trainer.evaluation.of_base import evaluate_base
 from trainer.evaluation.quality import Metrics
 from trainer.likelihood import log_likelihood, target_states, targets
 from trainer.loop import batch_order, train
-from trainer.pool import build_pool, save_pool
+from trainer.pool import EXTRA_TOKENS, build_pool, save_pool
 from trainer.randomness import stream_seed
 from trainer.records import RunRecords
 from trainer.stop import StopRequest
@@ -38,13 +39,21 @@ if TYPE_CHECKING:
 class BaseLearner:
     """Maximum likelihood on the targets of ground-truth records; X is random and not learnt."""
 
-    def __init__(self, model: "PreTrainedModel", train_rows: Rows, validation_rows: Rows, config: Config) -> None:
-        self._model, self._lm = model, Parts.of(model)
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: CharTokenizer,
+        train_rows: Rows,
+        validation: Sequence[Record],
+        config: Config,
+    ) -> None:
+        self._model, self._lm, self._tokenizer, self._config = model, Parts.of(model), tokenizer, config
         self._training = self._lm
         if config.train.compile:
             self._training = replace(self._lm, decoder=compiled(self._lm.decoder))
-        self._train, self._validation = train_rows, validation_rows
-        self._batch_size = config.eval.batch_size
+        self._train, self._validation = train_rows, _rows(validation, tokenizer)
+        self._inputs = [tokenizer.encode(record.x) for record in validation]
+        self._max_tokens = max(len(record.y) for record in validation) + EXTRA_TOKENS
 
     def parameters_by_name(self) -> Mapping[str, nn.Parameter]:
         """Return all weights."""
@@ -64,11 +73,16 @@ class BaseLearner:
         """Return the tokens of the batch, padding left out."""
         return int(self._train.lengths[index].sum())
 
-    @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
-        """Return the loss on validation inputs."""
+        """Return the loss on validation inputs, and how good the answers to them are."""
         del step
-        everything = torch.arange(len(self._validation.ids)).split(self._batch_size)
+        answers = follow_base(self._config, self._model, self._tokenizer, self._inputs, self._max_tokens)
+        return {**self.losses(), **answers}
+
+    @torch.no_grad()
+    def losses(self) -> dict[str, float]:
+        """Return the loss on validation inputs."""
+        everything = torch.arange(len(self._validation.ids)).split(self._config.eval.batch_size)
         values = torch.cat([self._log_likelihood(self._lm, self._validation.take(index)) for index in everything])
         per_token = -float(values.mean())
         per_sequence = -float(values.sum()) / len(self._validation.ids)
@@ -96,10 +110,10 @@ def run_base(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
     model.to(device)  # pyright: ignore[reportArgumentType]  # a decorator in transformers hides self
     train_records = _ground_truth(config, "train", config.data.records)
     train_rows = _rows(train_records, tokenizer)
-    validation_rows = _rows(_ground_truth(config, "validation", config.pool.validation_records), tokenizer)
+    validation = _ground_truth(config, "validation", config.pool.validation_records)
     if config.train.gradient_checkpointing:
         checkpoint_layers(model)
-    learner = BaseLearner(model, train_rows, validation_rows, config)
+    learner = BaseLearner(model, tokenizer, train_rows, validation, config)
     order = batch_order(train_rows.lengths, config.train, config.seed_of("data"))
     progress = train(
         learner,
@@ -119,7 +133,7 @@ def run_base(config: Config, records: RunRecords, stop: StopRequest) -> Metrics:
     sha256 = save_base(folder, model, tokenizer, config.task)
     metrics: Metrics = {
         **evaluate_base(config, model, tokenizer, pool, [tokenizer.encode(record.x) for record in train_records]),
-        **learner.validate(progress.step),
+        **learner.losses(),
         "train/step": progress.step,
         "train/tokens": progress.tokens,
         "train/core_seconds": progress.core_seconds,

@@ -242,6 +242,8 @@ class EvalConfig(Section):
         posterior: latents of given pairs (validation loss, answers under the posterior's z) are drawn from the full
             posterior (``sample``; the loss of a discrete one is summed), or are its ``mean`` (discrete: its most
             probable value).
+        answers: validation inputs that are answered at each validation, for the series of accuracies, probes and
+            alignment; 0: none.
         controlled_sampled: discrete: decode each latent also at temperature 1, beside greedily.
     """
 
@@ -249,6 +251,7 @@ class EvalConfig(Section):
     batch_size: Count = 256
     decoding: Literal["sample", "greedy"] = "sample"
     posterior: Literal["sample", "mean"] = "sample"
+    answers: CountOrZero = 256
     controlled_sampled: StrictBool = False
 
 

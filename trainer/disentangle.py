@@ -11,6 +11,7 @@ from trainer.continuous import LOG_VAR_LIMIT
 from trainer.distributions import Categoricals, Distributions, Gaussians
 from trainer.environment import choose_device
 from trainer.errors import TrainerError
+from trainer.evaluation.during import follow_latents
 from trainer.evaluation.of_latents import evaluate_latents
 from trainer.evaluation.quality import Metrics, judge
 from trainer.evaluation.writing import Writer
@@ -21,7 +22,7 @@ from trainer.loop import train
 from trainer.margin import coding_margin, strategy_entropy
 from trainer.objective import evaluate_objective, fractions, join
 from trainer.pair_rows import PairRows
-from trainer.pool import Pool, build_pool, describe, load_pool, save_pool
+from trainer.pool import Pairs, Pool, build_pool, describe, load_pool, save_pool
 from trainer.randomness import stream, stream_seed
 from trainer.records import RunRecords
 from trainer.stop import StopRequest
@@ -35,19 +36,28 @@ POSTERIOR_LR_SCALE = {"continuous": 0.5, "discrete": 0.2}
 
 
 class LatentLearner:
-    """The conditional ELBO with its auxiliary terms, on pairs of the pool."""
+    """The conditional ELBO with its auxiliary terms, on pairs of the pool.
+
+    Args:
+        model: what is trained.
+        source: of the pairs to train on.
+        writer: the model, to be asked.
+        pairs: to validate on.
+        config: of the run.
+    """
 
     def __init__(
         self,
         model: LatentModel,
         source: PairSource,
-        validation_rows: PairRows,
+        writer: Writer,
+        pairs: Pairs,
         config: Config,
-        *,
-        validation_entropy: float,
     ) -> None:
-        self._model, self._source, self._validation, self._config = model, source, validation_rows, config
-        self._validation_entropy = validation_entropy  # of the strategies, see `trainer.margin`
+        self._model, self._source, self._writer, self._pairs, self._config = model, source, writer, pairs, config
+        tokenizer = model.tokenizer
+        self._validation = PairRows(pairs, tokenizer, position_neutral=writer.position_neutral)
+        self._validation_entropy = strategy_entropy(judge(config.task.name, tokenizer, pairs.x, pairs.y))
         self._guard = TermGuard(model.trainable())
         weight = config.objective.inter_latent_divergence_weight
         self._divergence = model.kind == "discrete" and first_step_above_0(weight) is not None
@@ -77,8 +87,12 @@ class LatentLearner:
         """Return the tokens that generator and posterior read."""
         return self._source.rows.tokens(index)
 
-    @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
+        """Return the terms on the validation pairs, and how answers and latents have come along."""
+        return {**self.terms(step), **follow_latents(self._config, self._writer, self._pairs)}
+
+    @torch.no_grad()
+    def terms(self, step: int) -> dict[str, float]:
         """Return the terms on the validation pairs, always with the same noise.
 
         All pairs are one batch to the objective: the router's marginal is over all of them.
@@ -145,13 +159,11 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
     neutral = is_position_neutral(backbone, config)
     source = PairSource(config, backbone, pool, position_neutral=neutral)  # before the base is taken over
     model = build_latent_model(backbone, config).to(device)
-    validation_rows = PairRows(pool.pairs["validation"], backbone.tokenizer, position_neutral=neutral)
     source.rows.whiten(model, torch.arange(min(len(source.rows), WHITENING_PAIRS)))
     if config.train.gradient_checkpointing:
         checkpoint_layers(model, model.acting_as_now)
-    validation = pool.pairs["validation"]
-    verdicts = judge(config.task.name, backbone.tokenizer, validation.x, validation.y)
-    learner = LatentLearner(model, source, validation_rows, config, validation_entropy=strategy_entropy(verdicts))
+    writer = Writer(model, neutral, pool.max_new_tokens, config.eval.batch_size)
+    learner = LatentLearner(model, source, writer, pool.pairs["validation"], config)
     progress = train(
         learner,
         source,
@@ -163,10 +175,9 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
         stop=stop,
     )
     require_applied(config, progress.step, progress.applied_steps)
-    writer = Writer(model, neutral, pool.max_new_tokens, config.eval.batch_size)
     return {
         **evaluate_latents(config, writer, pool),
-        **learner.validate(progress.step),
+        **learner.terms(progress.step),
         "loss/val/total__comparable": False,
         "train/step": progress.step,
         "train/tokens": progress.tokens,

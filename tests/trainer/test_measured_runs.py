@@ -9,6 +9,7 @@ from safetensors import safe_open
 from tiny_runs import disentangle, parsed
 
 from trainer.backbone import Backbone, load_backbone
+from trainer.evaluation.during import follow_latents
 from trainer.evaluation.of_latents import evaluate_latents
 from trainer.evaluation.quality import Metrics
 from trainer.evaluation.writing import Writer
@@ -16,6 +17,7 @@ from trainer.latents import build_latent_model
 from trainer.pool import Pool, load_pool
 
 DISCRETE = {"kind": "discrete", "count": 4}
+OFF = {"posterior_variance_weight": 0.0, "router_marginal_kl_to_prior_weight": 0.0}
 HEADLINES = (
     "alignment_one_to_one",
     "local_strategy_coverage_mean",
@@ -36,8 +38,7 @@ def pool(base_run: Path) -> Pool:
 
 def measured(backbone: Backbone, pool: Pool, latent: dict[str, Any], **evaluation: Any) -> Metrics:
     """Measure a model that has not been trained."""
-    off = {"posterior_variance_weight": 0.0, "router_marginal_kl_to_prior_weight": 0.0}
-    config = parsed(disentangle("x", latent=latent, eval=evaluation, objective=off))
+    config = parsed(disentangle("x", latent=latent, eval=evaluation, objective=OFF))
     model = build_latent_model(backbone, config)
     metrics = evaluate_latents(config, Writer(model, True, pool.max_new_tokens, batch_size=64), pool)
     assert metrics.pop("eval/core_seconds")
@@ -51,6 +52,34 @@ def test_a_base_says_how_it_answers_where_it_was_trained_and_where_not(base_run:
     assert isinstance(metrics["base_test_final/memorised"], bool)
     gap = metrics["base_seen_final/final_answer_accuracy"] - metrics["base_test_final/final_answer_accuracy"]
     assert metrics["base_test_final/generalisation_gap"] == pytest.approx(gap)
+
+
+@pytest.mark.parametrize(
+    ("latent", "aligned"), [({"kind": "discrete", "count": 3}, True), ({"kind": "continuous"}, False)]
+)
+def test_answers_and_alignment_are_followed_while_a_model_is_trained(
+    backbone: Backbone, pool: Pool, latent: dict[str, Any], aligned: bool
+) -> None:
+    model = build_latent_model(backbone, parsed(disentangle("x", latent=latent, objective=OFF)))
+    writer = Writer(model, True, pool.max_new_tokens, batch_size=64)
+
+    def followed(answers: int) -> dict[str, float]:
+        config = parsed(disentangle("x", latent=latent, objective=OFF, eval={"answers": answers}))
+        return follow_latents(config, writer, pool.pairs["validation"])
+
+    points = followed(16)
+    assert points == followed(16), "the same model gives the same points"
+    expected = {"router_val/final_answer_accuracy", "router_val/trace_validity_rate"}
+    assert set(points) == expected | ({"controlled_val/alignment_one_to_one"} if aligned else set())  # 16: no probe
+    assert all(0 <= value <= 1 for value in points.values())
+    assert followed(0) == {}
+
+
+def test_a_base_run_logs_how_it_answers_at_each_validation(base_run: Path) -> None:
+    history = [json.loads(line) for line in (base_run / "history.jsonl").read_text().splitlines()]
+    validated = [point for point in history if "loss/val/total" in point]
+    assert validated
+    assert all(0 <= point["base_val/final_answer_accuracy"] <= 1 for point in validated)
 
 
 @pytest.mark.parametrize("latent", [DISCRETE, {"kind": "continuous"}])
