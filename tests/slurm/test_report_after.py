@@ -19,7 +19,7 @@ resources: {cpus: 1, mem: 100M, time: 5m}
 def test_the_report_is_written_by_a_job_that_waits_for_all_however_they_end(
     tmp_path: Path, nodes_cluster: Cluster
 ) -> None:
-    where = place(tmp_path, nodes_cluster)
+    where = place(tmp_path, nodes_cluster, SLURMKIT_RUNS=str(tmp_path / "elsewhere"))  # the job must look there too
     create(where, SWEEP)
     told = where.submit("sweep", "--then", "report").stderr
     job = told.partition("as job ")[2].partition(",")[0]

@@ -17,6 +17,9 @@ from slurmkit import files
 from slurmkit.errors import StoreError
 from slurmkit.records import SCHEMA, Json, WorkOrder
 
+_RUNS = "SLURMKIT_RUNS"
+"""Where the runs are (see `slurmkit.project`)."""
+
 
 def write(path: Path, tasks: Mapping[int, Sequence[int]], orders: Sequence[WorkOrder], environment: str) -> None:
     """Write the orders of an array.
@@ -56,12 +59,32 @@ def read(path: Path, task: int) -> tuple[list[dict[str, Json]], dict[str, str]]:
             for offset, length in header["tasks"][str(task)]:
                 file.seek(start + offset)
                 found.append(orjson.loads(file.read(length)))
-        environment = json.loads((path.parent / header["environment"]).read_bytes())
+        environment = read_environment(path.parent / header["environment"])
     except OSError as error:
         raise StoreError(f"{error.filename}: cannot be read: {error.strerror}. Submit the run again.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: holds no order for task {task}. Submit the run again.") from error
     return found, environment
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Read what `save_environment` wrote.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not ours.
+    """
+    return json.loads(path.read_bytes())
+
+
+def take_over(environment: Mapping[str, str]) -> None:
+    """Add the submitter's variables to those of this process: what Slurm and the node have set themselves wins."""
+    os.environ.update({name: value for name, value in environment.items() if _comes_along(name)})
+
+
+def _comes_along(name: str) -> bool:
+    """Say whether a variable of the submitter holds here; none that says which job or run this is."""
+    return name not in os.environ and (name == _RUNS or not name.startswith(("SLURM", "SBATCH")))
 
 
 def job_ids(path: Path, job: str) -> list[str]:

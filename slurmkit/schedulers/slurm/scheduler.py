@@ -84,7 +84,8 @@ class SlurmScheduler:
             SchedulerError: as `submit`.
         """
         numbers = {job.partition("_")[0] for job in after}
-        return self._sbatch(token, script.make_after(token, words, numbers, like, folder), like, folder)
+        environment = folder / orders.save_environment(folder)
+        return self._sbatch(token, script.make_after(token, words, numbers, like, folder, environment), like, folder)
 
     def _sbatch(self, token: str, text: str, resources: Resources, folder: Path) -> str:
         """Submit a script; return the job's number.

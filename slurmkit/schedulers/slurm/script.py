@@ -56,7 +56,9 @@ def make(token: str, array: Array, resources: Resources, folder: Path, orders: P
     return _text(token, words, _array_parameters(array, resources, folder), resources, folder)
 
 
-def make_after(token: str, words: Sequence[str], after: Collection[str], like: Resources, folder: Path) -> str:
+def make_after(
+    token: str, words: Sequence[str], after: Collection[str], like: Resources, folder: Path, environment: Path
+) -> str:
     """Return the script of a command that runs in the current folder once some arrays have ended, however.
 
     Args:
@@ -65,6 +67,7 @@ def make_after(token: str, words: Sequence[str], after: Collection[str], like: R
         after: numbers of the arrays.
         like: what those asked for: it goes to the same partition, and is charged to the same account.
         folder: for its log.
+        environment: file with the variables that it runs with.
 
     Raises:
         UsageError, SchedulerError: as `make`.
@@ -78,7 +81,8 @@ def make_after(token: str, words: Sequence[str], after: Collection[str], like: R
         "dependency": f"afterany:{':'.join(sorted(after, key=int))}" if after else None,
         "additional_parameters": {"chdir": str(cwd), "output": _log(folder, "%j"), "requeue": True},
     }
-    return _text(token, words, parameters, like, folder)
+    started = [sys.executable, "-P", "-m", f"{__package__}.follow", str(environment), *words]
+    return _text(token, started, parameters, like, folder)
 
 
 def _text(token: str, words: Sequence[str], parameters: dict[str, Any], resources: Resources, folder: Path) -> str:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     except SlurmkitError as error:
         print(f"slurmkit: {error}", file=sys.stderr, flush=True)
         return 1
-    os.environ.update({name: value for name, value in environment.items() if _comes_along(name)})
+    orders.take_over(environment)
     os.umask(os.umask(0o077) | 0o002)
     if len(arguments) > 1:
         return work(mine[int(arguments[1])])
@@ -43,11 +43,6 @@ def main(arguments: Sequence[str]) -> int:
     if code == TRY_AGAIN_EXIT_CODE and any(_wants_requeue(order) for order in mine):
         _requeue()
     return code
-
-
-def _comes_along(name: str) -> bool:
-    """Say whether a variable of the submitter holds here: what Slurm and the node have set themselves wins."""
-    return name not in os.environ and not name.startswith(("SLURM", "SBATCH"))
 
 
 def _side_by_side(arguments: Sequence[str], mine: Sequence[dict[str, Json]]) -> int:
