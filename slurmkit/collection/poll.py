@@ -4,7 +4,7 @@ The journal says what was observed to end; only attempts that it does not know t
 query to their scheduler, and the outcome files of those that the scheduler calls ended.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from slurmkit import files
@@ -173,14 +173,29 @@ def _ask(store: Store, snapshot: Snapshot, *, last_seen_will_do: bool) -> None:
         asked.wake()
         try:
             reports = asked.query({attempt.job_id: attempt.token for attempt in attempts.values()})
-        except OutOfReachError as error:
+        except SchedulerError as error:
             if not last_seen_will_do:
                 raise
             snapshot.problem = str(error)
-            reports = error.last
+            _show_last_seen(snapshot, attempts, error.last if isinstance(error, OutOfReachError) else {})
+            continue
         for run, attempt in attempts.items():
             report = reports.get(attempt.job_id)
             snapshot.live[run] = _standing(snapshot.records, rows[run], attempt, report)
+
+
+def _show_last_seen(snapshot: Snapshot, attempts: dict[str, Attempt], last: Mapping[str, JobReport]) -> None:
+    """Say where attempts stood when their scheduler was last in reach.
+
+    Of a job that it had not told of, only a recorded completion counts: how others ended, it may know better.
+    """
+    rows = {row.id: row for row in (*snapshot.rows, *snapshot.retired)}
+    for run, attempt in attempts.items():
+        report = last.get(attempt.job_id)
+        standing = _standing(snapshot.records, rows[run], attempt, report)
+        if report is None and standing.state is not State.COMPLETED:
+            standing = Standing(State.UNKNOWN, None, "its scheduler is out of reach, and had not told of it before")
+        snapshot.live[run] = standing
 
 
 def _look_at_canaries(snapshot: Snapshot) -> None:

@@ -297,6 +297,31 @@ def test_poll_covers_what_another_shell_asked_just_before(nodes: Shell, calls: C
     assert len(calls()) - before <= 1
 
 
+def test_accounting_is_not_asked_again_for_what_another_shell_saw_end(nodes: Shell, calls: Callable[[], list[str]]):
+    ended, running = nodes.submit("brief", "true"), nodes.submit("long", "sleep 600")
+    nodes.wait_end(ended)
+    before = len(calls())
+    assert nodes.look(running)[running].state in {JobState.PENDING, JobState.RUNNING}
+    assert calls()[before:] == ["squeue"]
+
+
+def test_controller_out_of_reach_leaves_what_was_last_seen_of_jobs_that_nobody_asked_for(bare: Shell):
+    ended = bare.submit("brief", "exit 3")
+    bare.wait_end(ended)
+    running = bare.submit("long", "sleep 600")
+    before = bare.wait_for(running, JobState.RUNNING)
+    other = bare.submit("other", "sleep 600")
+    bare.cluster.wait(lambda: bare.cluster.states(other) == ["RUNNING"], "the other runs")
+    seen = bare.look(running)
+    assert seen == {running: before}
+    bare.cluster.stop_controller()
+    with pytest.raises(OutOfReachError) as caught:
+        bare.look(other, ended)
+    assert caught.value.last[other].state is JobState.RUNNING
+    assert ended not in caught.value.last or not caught.value.last[ended].state.ended, "accounting may know more of it"
+    bare.cluster.start_controller()
+
+
 def test_answer_that_took_longer_than_its_use_still_serves_those_who_waited(
     nodes: Shell, calls: Callable[[], list[str]], tmp_path: Path
 ):

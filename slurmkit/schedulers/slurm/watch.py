@@ -159,9 +159,11 @@ class Watch:
 
 
 def _poll(before: _Poll, jobs: Mapping[str, str]) -> _Poll:
-    """Ask Slurm for these jobs, and for those that others asked for just before."""
+    """Ask Slurm for these jobs, and for those that others asked for just before and that had not ended then."""
     now = time.time()
-    asked = {job: seen for job, seen in before.asked.items() if now - seen[1] < _ASKED_RECENTLY_S}
+    recent = {job: seen for job, seen in before.asked.items() if now - seen[1] < _ASKED_RECENTLY_S and job not in jobs}
+    told = before.reports({job: name for job, (name, _) in recent.items()}) if recent else {}
+    asked = {job: seen for job, seen in recent.items() if job not in told or not told[job].state.ended}
     asked |= {job: (name, now) for job, name in jobs.items()}
     try:
         squeue = call(*_SQUEUE, f"--user={os.getuid()}")
@@ -226,10 +228,13 @@ def _out_of_reach(poll: _Poll, jobs: Mapping[str, str]) -> OutOfReachError:
     clock = since.astimezone()
     shown = clock.strftime("%H:%M:%S" if clock.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M:%S")
     ago = format_duration(max(0.0, time.time() - poll.taken_at))
-    known = {job: name for job, name in jobs.items() if poll.asked.get(job, ("", 0.0))[0] == name}
-    return OutOfReachError(
-        f"{words} Shown is what was seen at {shown} ({ago} ago).", since=since, last=poll.reports(known)
-    )
+    last = {
+        job: report
+        for job, report in poll.reports(jobs).items()
+        # squeue lists all jobs of a person, but accounting told only of those that were asked for.
+        if not report.state.ended or poll.asked.get(job, ("", 0.0))[0] == jobs[job]
+    }
+    return OutOfReachError(f"{words} Shown is what was seen at {shown} ({ago} ago).", since=since, last=last)
 
 
 def _user_name(uid: int) -> str:
