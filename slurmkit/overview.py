@@ -93,6 +93,8 @@ class Overview:
         failures: by reason, most frequent first.
         blocked: what blocks runs, to how many.
         notes: evidence of runs whose state is unknown, to how many.
+        stuck: why runs wait for what does not come by itself, to how many.
+        cancelled: by whom or why runs were cancelled after they had been submitted, to how many.
         eta_s: estimated seconds until all that is under way has ended; None: nothing to estimate from.
         next_command: what to type next; empty: nothing.
         problem: why a scheduler could not be asked, and since when what is shown is so; empty: all could.
@@ -110,6 +112,8 @@ class Overview:
     eta_s: float | None
     next_command: str
     problem: str = ""
+    stuck: dict[str, int] = field(default_factory=dict[str, int])
+    cancelled: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def headline(self) -> str:
@@ -209,7 +213,15 @@ def overview(
         notes=dict(Counter(s.evidence for s in statuses if s.state is State.UNKNOWN).most_common(5)),
         eta_s=_eta_s(statuses, axes, seed_axis, progress or {}),
         next_command=_next_command(name, statuses, states, on_failure),
+        stuck=_why(statuses, State.QUEUED),
+        cancelled=_why(statuses, State.CANCELLED),
     )
+
+
+def _why(statuses: Sequence[RunStatus], state: State) -> dict[str, int]:
+    """Count the evidence of runs in a state, alike but for its numbers; of queued ones where it says what to do."""
+    members = [one for one in statuses if one.state is state and (state is not State.QUEUED or ": " in one.evidence)]
+    return {case.evidence: case.size for case in _cases([one for one in members if one.attempt and one.evidence])}
 
 
 def _grid(

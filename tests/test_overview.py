@@ -150,3 +150,17 @@ def test_what_to_type_next_follows_what_stands_in_the_way():
     assert summed([memory], on_failure=["oom"]).next_command == "slurmkit resubmit demo --reason oom_host"
     assert summed([blocked]).next_command == "slurmkit status base"
     assert summed([done]).next_command == "slurmkit aggregate demo"
+
+
+def test_what_waits_for_a_person_and_what_was_cancelled_is_said_with_the_reason():
+    held = run(
+        "grid", 0.0, 1, State.QUEUED, None, "JobHeldUser: held by its owner; `scontrol release 5_1` lets it start"
+    )
+    waiting = run("grid", 0.0, 2, State.QUEUED, None, "Priority")
+    canary = [run("grid", 0.1, seed, State.CANCELLED, None, f"cancelled: x, after {seed}s") for seed in (1, 2)]
+    never = RunStatus("n", "n", canary[0].axes, State.CANCELLED, None, "", 0, "", COMMIT, "s", "/x", None, None)
+    summary = summed([held, waiting, *canary, never])
+    assert summary.stuck == {held.evidence: 1}
+    assert summary.cancelled == {"cancelled: x, after 1s": 2}
+    assert f"queued 1: {held.evidence}" in pipe_lines(summary)
+    assert "2 cancelled  cancelled: x, after 1s" in text(summary)

@@ -60,6 +60,8 @@ def pipe_lines(summary: Overview) -> list[str]:
         lines += [f"failed {group.reason} {c.size}: {c.evidence} [{', '.join(c.runs)}]" for c in group.cases]
     lines += [f"blocked {count}: {why}" for why, count in summary.blocked.items()]
     lines += [f"unknown {count}: {why}" for why, count in summary.notes.items()]
+    lines += [f"queued {count}: {why}" for why, count in summary.stuck.items()]
+    lines += [f"cancelled {count}: {why}" for why, count in summary.cancelled.items()]
     if summary.next_command:
         lines.append(f"next: {summary.next_command}")
     return lines
@@ -206,8 +208,9 @@ def _detail_lines(summary: Overview) -> list[Line]:
         lines.append([(f"... blocked by {len(summary.blocked) - 5} more runs", "yellow")])
     if summary.problem:
         lines.append([(summary.problem, "red")])
-    for why, count in summary.notes.items():
-        lines.append([(f"{count} unknown", "yellow"), (f"  {why}", "")])
+    for word, reasons in (("unknown", summary.notes), ("queued", summary.stuck), ("cancelled", summary.cancelled)):
+        for why, count in list(reasons.items())[:_MOST_CASES]:
+            lines.append([(f"{count} {word}", "yellow"), (f"  {why}", "")])
     if summary.retired:
         lines.append([(f"{summary.retired} retired by an extension; their records are kept", "bright_black")])
     if summary.eta_s is not None:
