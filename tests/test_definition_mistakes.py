@@ -264,6 +264,14 @@ BROKEN = {
             "Use letters, digits and _ . , : = + / @ % & | * ( ) [ ] ! -.",
         ],
     ),
+    "sbatch takes the beginning of an option for the whole": (
+        HEAD + "resources:\n  extra: {arr: 1-3, batch: gpu, cpus: 2}\n",
+        [
+            "x.yaml:4:11: resources.extra.arr: is short for array, which is not for extra. Write the option's whole name.",
+            "x.yaml:4:33: resources.extra.cpus: is short for cpus-per-task, which is not for extra. "
+            "Write the option's whole name.",
+        ],
+    ),
     "sbatch options that are slurmkit's": (
         HEAD + 'resources:\n  extra: {array: 1-3, mem: 4G, --exclude: n1, comment: "a\\nb", nice: 1.5}\n',
         [

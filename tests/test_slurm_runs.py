@@ -77,6 +77,10 @@ def test_what_the_qos_does_not_let_in_stays_planned_and_goes_later(nodes: OnClus
     nodes.wait("sweep")
     nodes.submit("sweep")
     assert set(nodes.wait("sweep").values()) == {"completed"}
+    again = nodes.slurmkit("resubmit", "sweep", "--state", "completed", "--force", "--backend", "slurm").stderr
+    assert "3 runs are not tried again now: QOS few" in again
+    assert "Later: the same slurmkit resubmit sweep" in again
+    assert Counter(nodes.wait("sweep").values()) == {"completed": 8}
 
 
 def test_a_dry_run_prints_the_scripts_that_a_submission_hands_over(nodes: OnCluster) -> None:

@@ -207,18 +207,19 @@ def _report(opened: Collection, done: verbs.Done, verb: str, *, dry_run: bool) -
         _describe_first(opened, plan.items[0])
         _show_forecast(done.forecast)
     _warn_of_science(plan.items)
-    _report_rest(opened, done)
+    _report_rest(opened, done, verb)
     if plan.refused and not plan.items:
         sys.exit(1)
 
 
-def _report_rest(opened: Collection, done: verbs.Done) -> None:
+def _report_rest(opened: Collection, done: verbs.Done, verb: str) -> None:
     """Say of which runs nothing came, and what else there is to know."""
     plan = done.plan
+    stays, later = ("stay planned", "") if verb == "submit" else ("are not tried again now", "the same ")
     for why, names in _grouped(plan.waiting).items():
         narrate(f"{plural(len(names), 'run')} not submitted: {why}")
     for why, names in _grouped(plan.not_taken).items():
-        narrate(f"{plural(len(names), 'run')} stay planned: {why}. Later: slurmkit submit {opened.name}")
+        narrate(f"{plural(len(names), 'run')} {stays}: {why}. Later: {later}slurmkit {verb} {opened.name}")
     for why, names in _grouped(plan.refused).items():
         narrate(f"{plural(len(names), 'run')} not tried again ({', '.join(names[:3])}): {why}")
     for state, count in done.left_alone.items():

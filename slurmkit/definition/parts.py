@@ -144,6 +144,10 @@ def _sbatch_option(option: str) -> str:
         raise ValueError(f"has a key of its own. Write resources.{_OWN_OPTIONS[option]}")
     if option in _RESERVED_OPTIONS:
         raise ValueError("is set by slurmkit itself. Leave it out")
+    managed = sorted({*_OWN_OPTIONS, *_RESERVED_OPTIONS})
+    whole = next((name for name in managed if name.startswith(option) and option != "batch"), None)
+    if whole is not None:  # sbatch takes the beginning of an option's name for the whole; --batch is one of its own
+        raise ValueError(f"is short for {whole}, which is not for extra. Write the option's whole name")
     return option
 
 
