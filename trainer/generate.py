@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from trainer.backbone import Parts, Tokenizer, hidden_states
+from trainer.backbone import Parts, Tokenizer
+from trainer.decode_step import decode
 
 NOTHING = -1
 """Stands where no token was written."""
@@ -85,8 +86,7 @@ def write_traces(
             kept = writing.nonzero()[:, 0]
             rows, tokens, writing = rows[kept], tokens[kept], writing[kept]
             cache.batch_select_indices(kept)
-        positions = torch.full((len(rows), 1), position + step, device=hidden.device)
-        hidden = hidden_states(lm.decoder, lm.embed(tokens[:, None]), positions, cache)[:, -1]
+        hidden = decode(lm.decoder, lm.embed(tokens), position + step, cache)
     lengths = (written != NOTHING).sum(1).tolist()
     return [row[:length] for row, length in zip(written.tolist(), lengths, strict=True)]
 
@@ -140,7 +140,7 @@ def make_room(cache: DynamicCache, tokens: int) -> None:
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """Choose a token a row.
+    """Choose a token a row: one number is drawn for it, where `torch.multinomial` draws one for each of V tokens.
 
     Args:
         logits: (A, V).
@@ -152,4 +152,7 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> T
     """
     if temperature == 0:
         return logits.argmax(-1)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+    cumulated = (logits / temperature).softmax(-1).cumsum(-1)  # (A, V)
+    share = torch.rand(len(logits), 1, generator=generator, device=logits.device)
+    drawn = torch.searchsorted(cumulated, share * cumulated[:, -1:], right=True)  # never a token of probability 0
+    return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
