@@ -96,6 +96,7 @@ def aggregate(
     baseline: Mapping[str, Json] | None = None,
     declared: Mapping[str, Mapping[str, Json]] | None = None,
     index_file: Path | None = None,
+    reread: bool = False,
 ) -> Aggregation:
     """Read the metrics of some runs and put all tables together.
 
@@ -109,11 +110,12 @@ def aggregate(
         baseline: axis to value of the setting to compare with; None: guess one; empty: compare nothing.
         declared: the definition's `metrics`.
         index_file: where good files are remembered (`read_metrics`); None: all are read.
+        reread: read all files, and remember nothing but these.
 
     Raises:
         UsageError: an axis, metric or baseline that does not exist.
     """
-    read = read_metrics(statuses, index_file)
+    read = read_metrics(statuses, index_file, reread=reread)
     frame = to_frame(statuses, axes, metrics=read)
     columns = {axis_column(name): tuple(values) for name, values in axes.items()}
     seed = axis_column(seed_axis) if seed_axis is not None and seed_axis in axes else None

@@ -88,13 +88,28 @@ class Columns:
             known += [value for value, place in zip(values, moved, strict=True) if place >= len(known)]
             codes[positions] = np.array([*moved, -1], dtype=np.int32)[other.codes[key][rows]]
 
-    def rows_at(self, positions: Positions) -> "Columns":
-        """Return some of the rows: these columns themselves, if it is all of them in order."""
-        if len(positions) == self.rows and (positions == np.arange(self.rows)).all():
+    def picked(self, rows: Positions) -> "Columns":
+        """Return columns of some of the rows: these themselves, if it is all of them in order.
+
+        Args:
+            rows: (n,) which row each becomes; -1: an empty one.
+        """
+        if len(rows) == self.rows and (rows == np.arange(self.rows)).all():
             return self
-        chosen = Columns(len(positions))
-        chosen.take(self, np.arange(len(positions)), positions)
+        chosen = Columns(len(rows))
+        if self.rows:  # whole columns at once, and what is too much emptied: there are few such rows
+            chosen.numbers = {key: column[rows] for key, column in self.numbers.items()}
+            chosen.values = {key: list(values) for key, values in self.values.items()}
+            chosen.codes = {key: codes[rows] for key, codes in self.codes.items()}
+            chosen.clear(np.flatnonzero(rows < 0))
         return chosen
+
+    def clear(self, rows: Positions) -> None:
+        """Empty some rows."""
+        for column in self.numbers.values():
+            column[rows] = _ABSENT
+        for codes in self.codes.values():
+            codes[rows] = -1
 
     def _numbers_of(self, key: str) -> Floats:
         column = self.numbers.get(key)

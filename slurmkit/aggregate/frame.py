@@ -49,10 +49,10 @@ def to_frame(
         reasons[position] = flaw.value
     columns["id"] = _texts([status.id for status in statuses])
     columns["name"] = _texts([status.name for status in statuses])
-    columns["state"] = _texts([str(status.state) for status in statuses])
-    columns["reason"] = _texts(reasons)
+    columns["state"] = _few_texts([str(status.state) for status in statuses])
+    columns["reason"] = _few_texts(reasons)
     columns["attempt"] = np.array([status.attempt for status in statuses], dtype=np.int64)
-    columns["commit"] = _texts([status.commit for status in statuses])
+    columns["commit"] = _few_texts([status.commit for status in statuses])
     taken = set(columns)
     for key in sorted(metrics.numbers.keys() | metrics.others.keys()):
         column = metrics.numbers[key] if key in metrics.numbers else _other_values(metrics.others[key])
@@ -62,6 +62,13 @@ def to_frame(
 
 def _texts(values: Sequence[str | None]) -> Any:
     return pd.array(list(values), dtype="str")
+
+
+def _few_texts(values: Sequence[str | None]) -> Any:
+    """Return a column of texts of which most are repeated: each is converted once."""
+    places: dict[str | None, int] = {}
+    codes = [places.setdefault(value, len(places)) for value in values]
+    return pd.array(list(places), dtype="str").take(np.array(codes, dtype=np.intp))
 
 
 def axis_column(axis: str) -> str:
@@ -84,7 +91,9 @@ def metric_columns(frame: pd.DataFrame) -> list[str]:
 def _axis_values(values: list[Json]) -> Any:
     """Return a column: numbers, bools or texts as such, and as objects where kinds are mixed or missing."""
     types = set(map(type, values))
-    if types and (types <= {int, float} or types in ({bool}, {str})):
+    if types == {str}:
+        return _few_texts(values)
+    if types and (types <= {int, float} or types == {bool}):
         return pd.Series(values)
     return pd.Series(values, dtype=object)
 

@@ -12,6 +12,9 @@ from slurmkit.aggregate.student import t_half_width_factor
 from slurmkit.errors import UsageError
 from slurmkit.records import Json
 
+_MOST_GAPS = 16
+"""So many times the rows: more possible groups than that are sorted, as counting them would take too much memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Groups:
@@ -41,6 +44,7 @@ def group_rows(frame: pd.DataFrame, columns: Sequence[str], axes: Mapping[str, S
         UsageError: the frame has no such column.
     """
     codes: Ints = np.zeros(len(frame), dtype=np.int64)
+    size = min(len(frame), 1)
     order = {axis_column(name): values for name, values in (axes or {}).items()}
     for name in columns:
         if name not in frame.columns:
@@ -50,9 +54,24 @@ def group_rows(frame: pd.DataFrame, columns: Sequence[str], axes: Mapping[str, S
         places = [rank.get(None if _is_missing(value) else value, len(rank)) for value in values]
         position = np.empty(len(places), dtype=np.int64)
         position[np.argsort(np.array(places, dtype=np.int64), kind="stable")] = np.arange(len(places))
-        codes = np.unique(codes * max(len(places), 1) + position[own], return_inverse=True)[1]
-    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
-    return Groups(codes.astype(np.int64), first.astype(np.int64))
+        codes, size = _without_gaps(codes * len(places) + position[own], size * len(places))
+    first: Ints = np.empty(size, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return Groups(codes, first)
+
+
+def _without_gaps(codes: Ints, size: int) -> tuple[Ints, int]:
+    """Return codes from 0 on without gaps, in the same order, and how many different ones there are.
+
+    Args:
+        codes: (rows,) below `size`.
+        size: how many there may be.
+    """
+    if size > _MOST_GAPS * len(codes):
+        found, dense = np.unique(codes, return_inverse=True)
+        return dense.astype(np.int64), len(found)
+    present = np.bincount(codes, minlength=size) > 0  # a count is quicker than a sort
+    return (np.cumsum(present) - 1)[codes], int(present.sum())
 
 
 def _is_missing(value: Json) -> bool:

@@ -60,7 +60,7 @@ class _Group:
     values: list[Json] = field(default_factory=list[Json])
 
 
-def read_metrics(statuses: Sequence[RunStatus], index_file: Path | None = None) -> Metrics:
+def read_metrics(statuses: Sequence[RunStatus], index_file: Path | None = None, *, reread: bool = False) -> Metrics:
     """Read the metrics of the completed runs among some runs.
 
     Files of runs that are not completed are not looked at: such a file is a partial one, or an earlier attempt's.
@@ -70,35 +70,30 @@ def read_metrics(statuses: Sequence[RunStatus], index_file: Path | None = None) 
 
     Args:
         statuses: the runs, completed or not.
-        index_file: where good files are remembered: of those that look as they did, nothing is read. Written anew
-            where files were read. None: all are read.
+        index_file: where good files are remembered (`index`): what was read of a file with the SHA-256 that was
+            observed is not read again, whatever has become of the file since. None: all are read.
+        reread: read all files, and remember nothing but these.
     """
-    columns = Columns(len(statuses))
     completed = [position for position, status in enumerate(statuses) if status.state is State.COMPLETED]
     if index_file is None:
-        flawed = _read_files(columns, statuses, completed)
-        return _interpreted(columns, statuses, flawed)
-    before_ns = index.settled_before_ns()
-    asked = [statuses[position] for position in completed]
-    marks = index.marks_of([f"{status.folder}/{METRICS_FILE}" for status in asked])
-    known = index.load(index_file)
-    ids, checked = [status.id for status in asked], [index.checked_against(status) for status in asked]
-    rows = index.rows_of(known, ids, checked, marks)
-    hits = rows >= 0
-    positions = np.array(completed, dtype=np.int64)
-    columns.take(known.columns, positions[hits], rows[hits])
-    flawed = _read_files(columns, statuses, positions[~hits].tolist())
-    good = np.array([position not in flawed for position in completed], dtype=np.bool_)
-    lasting = np.flatnonzero(hits | (good & (marks[:, 1:3].max(axis=1, initial=0) < before_ns)))
-    if len(lasting) > hits.sum():
-        kept: list[int] = lasting.tolist()
-        fresh = index.Index(
-            [ids[place] for place in kept],
-            [checked[place] for place in kept],
-            marks[lasting],
-            columns.rows_at(positions[lasting]),
-        )
-        index.save(index_file, fresh.with_others(known))
+        columns = Columns(len(statuses))
+        return _interpreted(columns, statuses, _read_files(columns, statuses, completed))
+    ids = [status.id for status in statuses]
+    observed = [status.metrics_sha256 if status.state is State.COMPLETED else None for status in statuses]
+    known = index.Index() if reread else index.load(index_file)
+    in_base, in_recent = known.base.rows_of(ids, observed), known.recent.rows_of(ids, observed)
+    columns = known.base.columns_of(ids, in_base)
+    later = np.flatnonzero((in_base < 0) & (in_recent >= 0))
+    columns.take(known.recent.columns, later, in_recent[later])
+    good = (in_base >= 0) | (in_recent >= 0)
+    unread = [position for position in completed if not good[position]]
+    flawed = _read_files(columns, statuses, unread)
+    fresh = [position for position in unread if position not in flawed and observed[position] is not None]
+    if fresh or reread:
+        good[fresh] = True
+        kept = np.flatnonzero(good)
+        read = index.Part(ids, [sha256 or "" for sha256 in observed], columns).chosen(kept)
+        index.save(index_file, known, read, np.searchsorted(kept, fresh))
     return _interpreted(columns, statuses, flawed)
 
 

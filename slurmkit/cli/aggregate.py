@@ -40,7 +40,11 @@ _MOST_DRAWN_ROWS = 200
 @click.option("--fold", "folds", is_flag=True, help="How many times the baseline, over matched runs.")
 @click.option("--anyway", is_flag=True, help="Rank also by a metric that means something else in each setting.")
 @click.option("--history", is_flag=True, help="The logged series: a row a run, step and metric (CSV, or --output).")
-@click.option("--reread", is_flag=True, help="Read every metrics file, also those that look as they did.")
+@click.option(
+    "--reread",
+    is_flag=True,
+    help="Read every metrics file anew, also those read before: they may have been edited or lost since.",
+)
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -88,7 +92,8 @@ def command(
         metrics=metrics,
         baseline=against,
         declared=collection.metrics,
-        index_file=None if reread else collection.records.metrics_index,
+        index_file=collection.records.metrics_index,
+        reread=reread,
     )
     views = make_views(made, _request(asked))
     if output is not None:
