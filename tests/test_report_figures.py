@@ -20,7 +20,7 @@ from report_runs import (
 
 from slurmkit.expand import Run
 from slurmkit.report.figures.standardised import standardise
-from slurmkit.report.figures.style import files_of
+from slurmkit.report.figures.style import Drawn
 from slurmkit.report.figures.tradeoff import pareto_front
 from slurmkit.report.layout import Look, lay_out
 from slurmkit.report.markdown import markdown
@@ -148,13 +148,14 @@ def test_labels_with_dollars_are_no_formulas(tmp_path: Path) -> None:
 
     make_collection(tmp_path, swept, result)
     for figure in made_report(tmp_path, "dense").figures:
-        assert b">$c^x$</text>" in files_of(figure.draw, figure.name)["svg"], figure.name
+        assert b">$c^x$</text>" in Drawn(figure.draw, figure.name).written("svg"), figure.name
 
 
 def test_a_drawing_is_the_same_bytes_each_time_and_its_texts_are_texts(dense: Report) -> None:
     figure = next(figure for figure in dense.figures if figure.name == "folds")
-    first, again = files_of(figure.draw, figure.name), files_of(figure.draw, figure.name)
-    assert first["svg"] == again["svg"]
-    assert first["pdf"] == again["pdf"]
-    assert b"posterior_variance</text>" in first["svg"]
-    assert first["png"].startswith(b"\x89PNG")
+    first, again = Drawn(figure.draw, figure.name), Drawn(figure.draw, figure.name)
+    svg = first.written("svg")
+    assert svg == again.written("svg")
+    assert first.written("pdf") == again.written("pdf")
+    assert b"posterior_variance</text>" in svg
+    assert first.written("png").startswith(b"\x89PNG")

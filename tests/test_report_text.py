@@ -160,7 +160,7 @@ def test_a_collection_without_any_result_has_a_report_all_the_same(tmp_path: Pat
     failed = Result(state=State.FAILED, reason=Reason.ERROR, evidence="stderr line 3: KeyError: 'x'")
     make_collection(tmp_path, DENSE, lambda _: failed)
     report = made_report(tmp_path, "dense")
-    assert report.partial.startswith("24 of 24 runs have no results")
+    assert report.partial == "No run has results yet (24 failed: error)."
     assert [figure.name for figure in report.figures] == ["completion"]
     assert "KeyError" in markdown(report)
 

@@ -11,6 +11,7 @@ import click
 from slurmkit.cli.common import collection_argument, narrate, open_collection, plural
 from slurmkit.collection import Collection
 from slurmkit.collection.look import look, read_progress, summarise
+from slurmkit.collection.spent import asked_resources
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _INTERVAL_S = 5.0
 """Between two looks whether a run has finished."""
+_PATIENCE_S = 2.0
+"""What takes longer says what it is at."""
 
 
 @click.command()
@@ -63,12 +66,18 @@ def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
     """Write the report, and return what has finished by it and whether nothing moves any more."""
     from slurmkit.report import build, write
 
+    began = time.monotonic()
+
+    def tell(what: str) -> None:
+        if time.monotonic() - began > _PATIENCE_S:
+            narrate(what)
+
     material = gather(opened)
     made = build(material)
-    written = write(made, folder)
+    written = write(made, folder, tell)
     for path in written[:2]:
         click.echo(path)
-    narrate(f"wrote {plural(len(made.figures), 'figure')} to {folder / 'figures'}")
+    narrate(f"{plural(len(made.figures), 'figure')} in {folder / 'figures'}")
     narrate(made.summary)
     if made.partial:
         narrate(f"partial: {made.partial}")
@@ -77,25 +86,18 @@ def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
 
 def gather(opened: Collection) -> "Material":
     """Read what a report is made from, as it is now."""
-    from dataclasses import replace
-
-    from slurmkit.collection.submit import resources_of
     from slurmkit.report import Material
 
     snapshot = opened.snapshot()
     statuses, header = snapshot.statuses(), opened.records.header
-    definition, attempts = header["definition"], snapshot.ledger.attempts
-    changes: dict[str, dict[str, Json]] = {
-        run: attempt.changes["resources"] for run, attempt in attempts.items() if attempt.changes
-    }
     return Material(
         header=header,
         events=opened.records.events(),
         statuses=statuses,
         sets={row.id: row.set for row in snapshot.rows},
-        asked={row.id: replace(resources_of(row, header), **changes.get(row.id, {})) for row in snapshot.rows},
+        asked=asked_resources(snapshot, statuses),
         overview=summarise(opened, snapshot, statuses, read_progress(statuses)),
-        aggregation=_aggregated(opened, statuses, definition),
+        aggregation=_aggregated(opened, statuses, header["definition"]),
         root=opened.project.root,
         folder=opened.records.folder,
         read_at=datetime.now(UTC),
@@ -105,7 +107,7 @@ def gather(opened: Collection) -> "Material":
 def _aggregated(opened: Collection, statuses: Sequence[RunStatus], definition: dict[str, Json]) -> "Aggregation":
     """Put the tables together, of the metrics that the definition asks for as far as some run has them yet."""
     from slurmkit.aggregate.aggregation import aggregate
-    from slurmkit.report.choice import asked_metrics
+    from slurmkit.report.choice import shown_metrics
 
     wanted: dict[str, Json] = definition.get("report") or {}
     options: dict[str, Any] = {
@@ -114,5 +116,7 @@ def _aggregated(opened: Collection, statuses: Sequence[RunStatus], definition: d
         "index_file": opened.records.metrics_index,
     }
     made = aggregate(opened.name, statuses, opened.axes, opened.seed_axis, **options)
-    keys = asked_metrics(list(made.infos), wanted)
-    return aggregate(opened.name, statuses, opened.axes, opened.seed_axis, metrics=keys, **options) if keys else made
+    keys = shown_metrics(made, wanted)
+    if keys == made.metrics:
+        return made
+    return aggregate(opened.name, statuses, opened.axes, opened.seed_axis, metrics=keys, **options)

@@ -10,7 +10,7 @@ from slurmkit.aggregate.format import NO_VALUE
 from slurmkit.aggregate.metric_info import Direction, MetricInfo
 from slurmkit.definition.grid import BLOCK
 from slurmkit.records import Json
-from slurmkit.report.cells import records
+from slurmkit.report.cells import MAJORITY, STANDARD_ERROR, records
 from slurmkit.report.choice import Choice
 from slurmkit.report.layout import Layout
 from slurmkit.report.material import Material
@@ -27,7 +27,8 @@ def best_results(material: Material, layout: Layout, choice: Choice) -> Section:
         return Section(TITLE, (Sentence(f"Left out: {why}", Tone.NOTE),))
     metric, direction = choice.best
     order = "largest" if direction is Direction.MAX else "smallest"
-    blocks: list[Block] = [Sentence(f"By {metric}: the {order} mean over seeds in each {layout.panel_title}.")]
+    by = _named(material, metric)
+    blocks: list[Block] = [Sentence(f"By {by}: the {order} mean over seeds in each {layout.panel_title}.")]
     rows = [row for row in records(_best(material, layout, material.aggregation.frame, choice)) if row["rank"] == 1]
     if not rows:
         return Section(TITLE, (*blocks, Sentence("No cell has a value yet.", Tone.NOTE)))
@@ -70,7 +71,7 @@ def _run_facts(material: Material, layout: Layout, choice: Choice, row: Mapping[
     position = frame["id"].tolist().index(row["id"])
     setting = layout.settings[int(layout.setting_of[position])]
     shown: dict[str, None] = dict.fromkeys([*([choice.best[0]] if choice.best else []), *choice.final])
-    metrics = [_metric_fact(aggregation.infos[key], float(frame[key].iloc[position])) for key in shown]
+    metrics = [_metric_fact(material, aggregation.infos[key], position) for key in shown]
     over = f"best of n={row['n']} seeds; their mean decides" if row["n"] > 1 else "n=1 seed"
     block = f" (block {row[BLOCK]})" if BLOCK in row else ""
     return Facts(
@@ -83,8 +84,24 @@ def _run_facts(material: Material, layout: Layout, choice: Choice, row: Mapping[
     )
 
 
-def _metric_fact(info: MetricInfo, value: float) -> Fact:
-    return Fact(info.label, info.text(value) if np.isfinite(value) else NO_VALUE)
+def _metric_fact(material: Material, info: MetricInfo, position: int) -> Fact:
+    """Write a metric of one run, with its own standard error and what it has to be held against, where it has them."""
+    frame, infos = material.aggregation.frame, material.aggregation.infos
+    value = float(frame[info.key].iloc[position])
+    if not np.isfinite(value):
+        return Fact(info.label, NO_VALUE)
+    text = info.text(value)
+    if (error := info.key + STANDARD_ERROR) in frame.columns and np.isfinite(frame[error].iloc[position]):
+        text += f" (standard error {frame[error].iloc[position]:.2g})"
+    if (commonest := info.key + MAJORITY) in infos and np.isfinite(frame[commonest].iloc[position]):
+        text += f"; always naming the commonest: {info.text(float(frame[commonest].iloc[position]))}"
+    return Fact(info.label, text)
+
+
+def _named(material: Material, key: str) -> str:
+    """Write a metric's label, and its key where that says more."""
+    label = material.aggregation.infos[key].label
+    return label if label == key else f"{label} ({key})"
 
 
 def _comparison(material: Material, layout: Layout, choice: Choice, row: Mapping[str, Json]) -> list[Block]:

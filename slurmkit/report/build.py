@@ -35,7 +35,7 @@ def build(material: Material) -> Report:
     return Report(
         collection=material.name,
         description=material.definition.get("description", ""),
-        summary=standing.summary_line(material),
+        summary=standing.summary_line(material, choice),
         partial=standing.partial_line(material),
         sections=tuple(section for section in sections if section.blocks),
     )

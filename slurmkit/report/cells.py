@@ -1,5 +1,6 @@
 """Cells of a sweep as figures need them: means over seeds, and why a cell has none."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +12,14 @@ from slurmkit.aggregate.groups import mean_interval
 from slurmkit.records import Json
 from slurmkit.report.layout import Layout
 
+STANDARD_ERROR = "_standard_error"
+"""What the name of a metric's own standard error over its test problems ends with, behind the metric's."""
+MAJORITY = "_majority"
+"""Likewise of what always naming the commonest answer would reach."""
+SEEDS, TEST = "seeds", "test"
+NORMAL_95 = 1.96
+"""Standard errors in half of a 95 % interval of a normal distribution."""
+_OF_TEST = f"{NORMAL_95} standard errors of the run's own test"
 CELL_COLUMNS = ["panel", "setting", "completed", "planned", "others"]
 
 
@@ -44,19 +53,38 @@ def planned_cells(aggregation: Aggregation, layout: Layout) -> pd.DataFrame:
 def cell_means(aggregation: Aggregation, layout: Layout, metric: str) -> pd.DataFrame:
     """Return the mean of a metric over the seeds of each planned cell.
 
-    Columns: those of `planned_cells`; ``mean``; ``half_width`` of its 95 % t-interval (NaN: n below 2); ``n`` runs;
-    ``values`` of these, as a tuple.
+    Columns: those of `planned_cells`; ``mean``; ``half_width`` of a 95 % interval and what it is ``interval_over``:
+    ``seeds`` (t-interval, from two on), ``test`` (one seed, and the run gives ``<metric>_standard_error``), or nothing
+    (NaN and empty); ``n`` runs; ``values`` of these, as a tuple.
     """
     cells = planned_cells(aggregation, layout)
-    values = aggregation.frame[metric].to_numpy(dtype=np.float64)
-    good = usable(aggregation.frame) & np.isfinite(values)
+    frame = aggregation.frame
+    values = frame[metric].to_numpy(dtype=np.float64)
+    good = usable(frame) & np.isfinite(values)
     width = len(layout.settings)
     codes = layout.panel_of * width + layout.setting_of
     n, mean, half_width = mean_interval(values[good], codes[good], len(layout.panels) * width)
+    over = np.where(n > 1, SEEDS, "").astype(object)
+    error = metric + STANDARD_ERROR
+    if error in frame.columns:
+        errors = np.full(len(n), np.nan)
+        errors[codes[good]] = frame[error].to_numpy(dtype=np.float64)[good]
+        told = (n == 1) & np.isfinite(errors)
+        half_width[told], over[told] = NORMAL_95 * errors[told], TEST
     places = (cells["panel"] * width + cells["setting"]).to_numpy(dtype=np.int64)
-    table = cells.assign(mean=mean[places], half_width=half_width[places], n=n[places])
+    table = cells.assign(mean=mean[places], half_width=half_width[places], interval_over=over[places], n=n[places])
     table["values"] = pd.Series([tuple(values[good & (codes == place)].tolist()) for place in places], dtype=object)
     return table
+
+
+def interval_note(tables: Sequence[pd.DataFrame]) -> str:
+    """Say what the bars of a figure are; empty: it has none."""
+    kinds = {kind for table in tables for kind in table["interval_over"].tolist()}
+    if kinds >= {SEEDS, TEST}:
+        return f" Bars: 95 % t-intervals over seeds; {_OF_TEST} where n=1."
+    if SEEDS in kinds:
+        return " Bars: 95 % t-intervals over seeds."
+    return f" Bars: {_OF_TEST}. Another seed may differ by more." if TEST in kinds else ""
 
 
 def counted_cells(cells: pd.DataFrame) -> str:

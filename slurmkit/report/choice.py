@@ -8,6 +8,7 @@ from slurmkit.aggregate.choose import matches
 from slurmkit.aggregate.metric_info import Direction, MetricInfo
 from slurmkit.definition.report_part import FIGURES
 from slurmkit.records import Json
+from slurmkit.report.cells import MAJORITY
 
 MOST_FINAL = 6
 MOST_TERMS = 4
@@ -65,13 +66,12 @@ def choose(aggregation: Aggregation, asked: Mapping[str, Json]) -> Choice:
         asked: the definition's `report:`, as frozen; empty: nothing was asked for.
     """
     keys = list(aggregation.infos)
-    shown = asked_metrics(keys, asked) or aggregation.metrics
-    accuracy = _one(keys, asked.get("accuracy"), _ACCURACY, but=("*probe*",))
-    alignment = _one(keys, asked.get("alignment"), _ALIGNMENT)
+    shown = shown_metrics(aggregation, asked)
+    accuracy, alignment = _told(keys, asked)
     defaults = {"series": _SERIES, "objective": _OBJECTIVE, "auxiliary": _AUXILIARY}
     globs = {name: tuple(asked.get(name) or default) for name, default in defaults.items()}
     return Choice(
-        final=tuple(_results_first(shown, accuracy, alignment)[:MOST_FINAL]),
+        final=tuple(_results_first(_without_references(shown), accuracy, alignment)[:MOST_FINAL]),
         accuracy=accuracy,
         alignment=alignment,
         best=_best(aggregation.infos, asked.get("best"), (alignment, accuracy, *shown)),
@@ -84,6 +84,34 @@ def choose(aggregation: Aggregation, asked: Mapping[str, Json]) -> Choice:
 def asked_metrics(keys: Sequence[str], asked: Mapping[str, Json]) -> list[str]:
     """Return the metrics that the definition's `report:` asks for, as far as some run has them."""
     return _first(keys, asked.get("metrics") or (), len(keys))
+
+
+def shown_metrics(aggregation: Aggregation, asked: Mapping[str, Json]) -> list[str]:
+    """Return the metrics of tables: those asked for, or accuracy, alignment and others of which more or less is better.
+
+    Args:
+        aggregation: the collection's tables.
+        asked: the definition's `report:`.
+    """
+    keys = list(aggregation.infos)
+    if chosen := asked_metrics(keys, asked):
+        return chosen
+    telling = [key for key in aggregation.metrics if aggregation.infos[key].direction is not None]
+    first = [key for key in _told(keys, asked) if key is not None]
+    return list(dict.fromkeys([*first, *telling]))[:MOST_FINAL] or aggregation.metrics
+
+
+def _told(keys: Sequence[str], asked: Mapping[str, Json]) -> tuple[str | None, str | None]:
+    """Return the metrics that are the accuracy and the alignment."""
+    return (
+        _one(keys, asked.get("accuracy"), _ACCURACY, but=("*probe*",)),
+        _one(keys, asked.get("alignment"), _ALIGNMENT),
+    )
+
+
+def _without_references(shown: Sequence[str]) -> list[str]:
+    """Leave out what is drawn beside the metric that it belongs to."""
+    return [key for key in shown if not (key.endswith(MAJORITY) and key.removesuffix(MAJORITY) in shown)]
 
 
 def _first(keys: Sequence[str], globs: Sequence[str], most: int) -> list[str]:

@@ -1,5 +1,6 @@
 """What was planned: the swept dimensions, the settings of a sparse sweep, and what all runs share."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from slurmkit.aggregate.format import clean
@@ -11,6 +12,7 @@ from slurmkit.report.material import Material
 from slurmkit.report.model import Block, Fact, Facts, Section
 from slurmkit.resources import format_duration, format_memory
 
+_NEED = re.compile(r"\{needs\.([^.}]+)\.run_dir\}")
 _MOST_VALUES = 12
 _MOST_SHARED = 60
 
@@ -24,7 +26,7 @@ def design(material: Material) -> Section:
     if SETTING in axes:
         blocks.append(_settings(material))
     if shared:
-        facts = [Fact(key, clean(label_text(value))) for key, value in shared[:_MOST_SHARED]]
+        facts = [Fact(key, clean(_needs_named(label_text(value), material))) for key, value in shared[:_MOST_SHARED]]
         blocks.append(Facts(tuple(facts), "The same in all runs"))
     blocks.append(
         Facts((*_asked(material), Fact("command", " ".join(material.definition["command"]), literal=True)), "A run")
@@ -35,6 +37,21 @@ def design(material: Material) -> Section:
 def _values(values: Sequence[Json]) -> str:
     shown = ", ".join(clean(label_text(value)) for value in values[:_MOST_VALUES])
     return shown + (f" and {len(values) - _MOST_VALUES} more" if len(values) > _MOST_VALUES else "")
+
+
+def _needs_named(text: str, material: Material) -> str:
+    """Write which run of which collection is meant, where a config names a run that each run needs."""
+    needs: Mapping[str, Mapping[str, Json]] = material.definition.get("needs") or {}
+
+    def named(found: "re.Match[str]") -> str:
+        need = needs.get(found[1])
+        if need is None:
+            return found[0]
+        same = ", ".join(need.get("match") or ())
+        run = f"<the run with the same {same}>" if same else "<its run>"
+        return f"runs/{need['collection']}/{run}"
+
+    return _NEED.sub(named, text)
 
 
 def _leaves(config: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:

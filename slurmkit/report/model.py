@@ -81,7 +81,9 @@ class Figure:
         caption: what has to be known to read it, with the counts of what it is drawn from.
         alt: what a person who cannot see it should know that it shows.
         data: exactly what is drawn, one row a mark: the CSV beside it.
-        draw: makes the drawing from `data`.
+        draw: makes the drawing.
+        beside: what else it is made from, such as labels and looks: while this and `data` stay as they are, so does
+            the drawing.
     """
 
     name: str
@@ -90,6 +92,11 @@ class Figure:
     alt: str
     data: pd.DataFrame
     draw: "Callable[[], Drawing]"
+    beside: tuple[object, ...] = ()
+
+    def csv(self) -> bytes:
+        """Return `data` as the file beside the figure."""
+        return self.data.to_csv(index=False, lineterminator="\n").encode()
 
 
 Block = Sentence | Facts | Command | Figure | TextTable

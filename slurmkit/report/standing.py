@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from slurmkit.aggregate.text import TextTable, clean, missing_table, problem_lines
 from slurmkit.definition.grid import BLOCK, SETTING
 from slurmkit.records import Json
+from slurmkit.report.choice import Choice
 from slurmkit.report.material import Material
 from slurmkit.report.model import Block, Command, Fact, Facts, Section, Sentence, Tone
 from slurmkit.states import State
@@ -15,10 +16,16 @@ _MOST_MISSING = 60
 _SHORT_COMMIT = 10
 
 
-def summary_line(material: Material) -> str:
-    """Return the first line: how much of what was planned is complete."""
-    shown = material.aggregation.metrics
-    measured = f" {len(shown)} metrics are reported." if shown else " No metrics can be reported yet."
+def summary_line(material: Material, choice: Choice) -> str:
+    """Return the first line: how much of what was planned is complete, and how far the main metrics reach."""
+    aggregation = material.aggregation
+    best = choice.best[0] if choice.best is not None else None
+    ranges: list[str] = []
+    for key in dict.fromkeys(key for key in (choice.accuracy, choice.alignment, best) if key is not None):
+        info, values = aggregation.infos[key], aggregation.frame[key].dropna()
+        if len(values):
+            ranges.append(f"{info.label} from {info.text(float(values.min()))} to {info.text(float(values.max()))}")
+    measured = f" Over all runs with results: {', '.join(ranges)}." if ranges else ""
     return f"{planned_design(material)}. {material.overview.headline}.{measured}"
 
 
@@ -34,6 +41,8 @@ def partial_line(material: Material) -> str:
         text = str(state) if reason is None or reason != reason else f"{state}: {reason}"
         counts[text] = counts.get(text, 0) + count
     parts = ", ".join(f"{count} {what}" for what, count in counts.items())
+    if runs == total:
+        return f"No run has results yet ({parts})."
     return f"{runs} of {total} runs have no results ({parts}). What follows is about the other {total - runs}."
 
 

@@ -71,7 +71,9 @@ class _Sources:
             return
         globs = (*choice.series, *choice.objective, *choice.auxiliary)
         history, _ = read_history(material.statuses, material.header["axes"], (*globs, *_RAW_TERMS))
-        self._series = lay_out_series(history, layout, [status.id for status in material.statuses])
+        self._series = lay_out_series(
+            history, layout, [status.id for status in material.statuses], material.definition.get("metrics") or {}
+        )
         metrics = self._series.metrics
         is_default = choice.is_default
         self._objective = series_keys(metrics, choice.objective, is_default="objective" in is_default)

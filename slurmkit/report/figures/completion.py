@@ -37,12 +37,14 @@ def completion_figure(material: Material, layout: Layout) -> Figure | str:
     return Figure(
         name=NAME,
         title="Completion",
-        caption=f"{done}/{cells} cells complete ({runs}). A cell that is not says what became of it.",
+        caption=f"{done}/{cells} cells complete ({runs})."
+        + (" A cell that is not says what became of it." if done < cells else ""),
         alt=f"Grid of {counted(len(layout.panels), layout.panel_title)} by {counted(len(layout.settings), 'setting')}: "
         f"{done} of {cells} "
         "cells are complete.",
         data=data,
         draw=lambda: _draw(data, layout),
+        beside=(layout,),
     )
 
 

@@ -36,15 +36,16 @@ def folds_figure(material: Material, layout: Layout, choice: Choice, terms: tupl
     pairs = data.loc[data["panel"] == _ALL, "n"]
     labels = [aggregation.infos[key].label for key in metrics]
     low, high = int(pairs.min()), int(pairs.max())
-    counts = f"n={low} matched runs" if low == high else f"n={low} to {high} matched runs"
+    counts = f"n={low} matched pairs of runs" if low == high else f"n={low} to {high} matched pairs of runs"
     return Figure(
         name=NAME,
         title=f"Fold changes against {baseline_text(aggregation)}",
-        caption=f"{counts} a setting. Large marks: geometric means of setting over baseline, with 95 % t-intervals on "
-        f"the logarithms from n=2; small marks: each {layout.panel_title}. 1 is no change.",
+        caption=f"{counts} a setting (the same in all but the setting). Large marks: geometric means of setting over "
+        f"baseline, with 95 % t-intervals on the logarithms from n=2; small marks: each {layout.panel_title}.",
         alt=f"{', '.join(labels)} of each setting as multiples of the baseline's: {counts}.",
         data=data,
         draw=lambda: _draw(data, metrics, labels, layout),
+        beside=(layout, labels),
     )
 
 
@@ -90,11 +91,11 @@ def _draw(data: pd.DataFrame, metrics: list[str], labels: list[str], layout: Lay
         axes.set_visible(False)
     for axes, metric, label in zip(flat, metrics, labels, strict=False):
         axes.set_title(style.wrapped(label, 40))
-        style.make_log(axes, across=True)
+        own = data[data["metric"] == metric]
+        style.make_log(axes, [*own["fold"], *own["low"], *own["high"], 1.0], across=True)
         axes.axvline(1.0, color=style.MUTED, linewidth=0.9, zorder=0)
         for place, setting in enumerate(settings):
-            own = data[(data["metric"] == metric) & (data["setting"] == setting.label)]
-            _draw_row(axes, place, own, style.stroke(setting.look))
+            _draw_row(axes, place, own[own["setting"] == setting.label], style.stroke(setting.look))
         axes.set_yticks(range(len(settings)), [style.plain(setting.label) for setting in settings])
         axes.set_ylim(len(settings) - 0.4, -0.6)
         axes.margins(x=0.18)
@@ -111,7 +112,7 @@ def _draw_row(axes: style.Axes, place: int, own: pd.DataFrame, look: style.Strok
         reach = [[fold - low], [high - fold]] if np.isfinite(low) else None
         axes.errorbar(fold, place, xerr=reach, fmt=look.marker, color=look.colour, markersize=6, capsize=2)
         axes.annotate(
-            f"x{fold:.3g} (n={n})",
+            f"\u00d7{fold:.3g} (n={n})",
             (fold, place),
             xytext=(0, 5),
             textcoords="offset points",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from slurmkit.report.cells import cell_means, counted_cells, named, records
+from slurmkit.report.cells import cell_means, counted_cells, interval_note, named
 from slurmkit.report.choice import Choice
 from slurmkit.report.figures import style
 from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
@@ -14,6 +14,8 @@ from slurmkit.report.material import Material
 from slurmkit.report.model import Figure
 
 NAME = "interaction"
+_ASIDE = 0.08
+"""Between lines, of the distance between two values."""
 
 
 def interaction_figure(material: Material, layout: Layout, choice: Choice) -> Figure | str:
@@ -37,16 +39,20 @@ def interaction_figure(material: Material, layout: Layout, choice: Choice) -> Fi
     counts = "; ".join(sorted({counted_cells(table) for table in tables.values()}))
     labels = [aggregation.infos[key].label for key in metrics]
     x_axis, line_axis = numbers
+    bars = interval_note(list(tables.values()))
+    missing = any(bool((table["n"] == 0).any()) for table in tables.values())
+    broken = " A line is broken where a cell is missing." if missing else ""
     return Figure(
         name=NAME,
         title=f"Interaction of {x_axis} and {line_axis}",
-        caption=f"{counts}. Each line is one value of {line_axis}; lines that are not parallel mean that the effect of "
-        f"{x_axis} differs between values of {line_axis}, within what n seeds can tell. A line is broken where a cell "
-        f"is missing.{panel_note(layout)}",
+        caption=f"{counts}. Each line is one value of {line_axis}; where lines are not parallel, the effect of "
+        f"{x_axis} differs between values of {line_axis}, as far as the bars tell.{bars}"
+        f" Panels of a row have one scale, each around its own values.{broken}{panel_note(layout)}",
         alt=f"{' and '.join(labels)} over {x_axis}, a line for each value of {line_axis}, a panel for each "
         f"{layout.panel_title}: {counts}.",
-        data=data[["metric", "panel", "setting", "mean", "half_width", "n"]],
+        data=data[["metric", "panel", "setting", "mean", "half_width", "interval_over", "n"]],
         draw=lambda: _draw(list(tables.values()), labels, layout, x_axis, line_axis),
+        beside=(layout, labels, numbers),
     )
 
 
@@ -55,27 +61,15 @@ def _draw(
 ) -> style.Drawing:
     from matplotlib.lines import Line2D
 
-    xs = sorted({setting.values[x_axis] for setting in layout.settings})
     lines = sorted({setting.values[line_axis] for setting in layout.settings})
     drawing, grid = term_grid(layout, labels, sharey=False)
+    shown = range(len(shown_panels(layout)))
     for term, table in enumerate(tables):
-        means = {(row["panel"], row["setting"]): (row["mean"], row["half_width"]) for row in records(table)}
-        for panel, _ in enumerate(shown_panels(layout)):
-            axes = grid[term, panel]
-            for number, line in enumerate(lines):
-                own = [i for i, setting in enumerate(layout.settings) if setting.values[line_axis] == line]
-                places = sorted((xs.index(layout.settings[i].values[x_axis]), i) for i in own)
-                y = [means.get((panel, i), (np.nan, np.nan))[0] for _, i in places]
-                dash = style.DASHES[number % len(style.DASHES)]
-                axes.plot([x for x, _ in places], y, color=style.MUTED, linestyle=dash, linewidth=1.1, zorder=1)
-                for x, i in places:
-                    mean, half_width = means.get((panel, i), (np.nan, np.nan))
-                    look = style.stroke(layout.settings[i].look)
-                    axes.errorbar(x, mean, yerr=half_width, fmt=look.marker, color=look.colour, capsize=2, zorder=2)
-            axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
-            axes.set_xlim(-0.3, len(xs) - 0.7)
-            style.give_room(axes, [own[0] for (at, _), own in means.items() if at == panel])
-            axes.locator_params(axis="y", nbins=5)
+        of_panel = [table[table["panel"] == panel].set_index("setting") for panel in shown]
+        for panel, cells in enumerate(of_panel):
+            _draw_panel(grid[term, panel], cells, layout, x_axis, line_axis)
+        ends = [np.concatenate([c["mean"], c["mean"] - c["half_width"], c["mean"] + c["half_width"]]) for c in of_panel]
+        style.same_scale([grid[term, panel] for panel in shown], ends)
     label_below(layout, grid, x_axis)
     dashes = [
         Line2D([], [], color=style.MUTED, linestyle=style.DASHES[i % len(style.DASHES)], label=f"{line_axis}={line:g}")
@@ -83,3 +77,31 @@ def _draw(
     ]
     style.add_legend(drawing, layout.settings, lines=False, extra=dashes)
     return drawing
+
+
+def _draw_panel(axes: style.Axes, cells: pd.DataFrame, layout: Layout, x_axis: str, line_axis: str) -> None:
+    """Draw the lines of one panel, a little beside each other so that bars of equal values stay apart.
+
+    Args:
+        axes: where.
+        cells: ``mean`` and ``half_width`` by number of the setting.
+        layout: of the sweep.
+        x_axis: the swept number across.
+        line_axis: the other one.
+    """
+    xs = sorted({setting.values[x_axis] for setting in layout.settings})
+    lines = sorted({setting.values[line_axis] for setting in layout.settings})
+    for number, line in enumerate(lines):
+        of_line = [i for i, setting in enumerate(layout.settings) if setting.values[line_axis] == line]
+        of_line.sort(key=lambda i: xs.index(layout.settings[i].values[x_axis]))
+        own = cells.reindex(of_line)
+        at = np.array([xs.index(layout.settings[i].values[x_axis]) for i in of_line])
+        at = at + _ASIDE * (number - (len(lines) - 1) / 2)
+        dash = style.DASHES[number % len(style.DASHES)]
+        axes.plot(at, own["mean"], color=style.MUTED, linestyle=dash, linewidth=1.1, zorder=1)
+        for place, i in enumerate(of_line):
+            cell = own.iloc[[place]]
+            style.mark(axes, at[[place]], cell["mean"], style.stroke(layout.settings[i].look), up=cell["half_width"])
+    axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+    axes.set_xlim(-0.3, len(xs) - 0.7)
+    axes.locator_params(axis="y", nbins=5)

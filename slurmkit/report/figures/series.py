@@ -1,6 +1,6 @@
 """What runs logged over their steps: validation, the objective's terms, weighted auxiliary terms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import pandas as pd
 
 from slurmkit.aggregate.format import short_names
 from slurmkit.aggregate.history import downsample, mean_series
+from slurmkit.records import Json
 from slurmkit.report.cells import named
 from slurmkit.report.figures import style
 from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
@@ -15,6 +16,8 @@ from slurmkit.report.layout import Layout
 from slurmkit.report.model import Figure
 
 _BAND_FROM_N = 3
+_MOST_BANDS = 6
+_POINTS_OF_A_SEED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,20 @@ class Series:
         means: one row a cell, step and metric: ``panel``, ``setting``, ``metric``, ``step``, ``mean``, ``half_width``,
             ``n``: over steps that all of the cell's runs with a series logged.
         planned: how many cells there are.
+        names: last part of a series' key to what the definition calls such a metric.
     """
 
     layout: Layout
     runs: pd.DataFrame
     means: pd.DataFrame
     planned: int
+    names: Mapping[str, str]
+
+    def labels(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return what figures call some series: the definition's label, or as much of a key as tells it from others."""
+        short = short_names(keys)
+        given = {key: self.names.get(key.rpartition("/")[2], short[key]) for key in keys}
+        return given if len(set(given.values())) == len(keys) else short
 
     @property
     def metrics(self) -> list[str]:
@@ -41,7 +52,9 @@ class Series:
         return [str(name) for name in self.runs["metric"].unique()]
 
 
-def lay_out_series(history: pd.DataFrame, layout: Layout, run_ids: Sequence[str]) -> Series:
+def lay_out_series(
+    history: pd.DataFrame, layout: Layout, run_ids: Sequence[str], declared: Mapping[str, Mapping[str, Json]]
+) -> Series:
     """Give each point its panel and setting, and take means over seeds.
 
     A mean over ever fewer seeds would jump where one ends: it goes only as far as all of a cell's seeds do.
@@ -50,6 +63,7 @@ def lay_out_series(history: pd.DataFrame, layout: Layout, run_ids: Sequence[str]
         history: from `aggregate.history.read_history`.
         layout: of the sweep.
         run_ids: (runs,) in the layout's order.
+        declared: the definition's `metrics`: what has a label there has it as a series, too.
     """
     place = {run: number for number, run in enumerate(run_ids)}
     rows = np.array([place[run] for run in history["id"].astype(str).tolist()], dtype=np.int64)
@@ -61,7 +75,8 @@ def lay_out_series(history: pd.DataFrame, layout: Layout, run_ids: Sequence[str]
         whole = means.groupby(["panel", "setting", "metric"], observed=True)["n"].transform("max")
         means = means[means["n"] == whole].reset_index(drop=True)
     planned = len(set(zip(layout.panel_of.tolist(), layout.setting_of.tolist(), strict=True)))
-    return Series(layout, runs, means, planned)
+    names = {key.rpartition("/")[2]: entry["label"] for key, entry in declared.items() if entry.get("label")}
+    return Series(layout, runs, means, planned, names)
 
 
 def series_figure(series: Series, name: str, title: str, keys: Sequence[str], note: str, *, log: bool) -> Figure | str:
@@ -83,14 +98,16 @@ def series_figure(series: Series, name: str, title: str, keys: Sequence[str], no
         return "no run has logged such a series" + (" with a value above 0" if log and keys else "")
     drawn = downsample(means, ["panel", "setting", "metric"], "mean")
     drawn_keys = [key for key in keys if key in set(drawn["metric"])]
-    short = short_names(drawn_keys)
+    short = series.labels(drawn_keys)
+    thin = _seeds(series, drawn_keys)
     cells = len(drawn[["panel", "setting"]].drop_duplicates())
     seeds = sorted(set(drawn.groupby(["panel", "setting"])["n"].max().tolist()))
     counts = f"{cells}/{series.planned} cells, n={_range(seeds)} seed{'' if seeds == [1] else 's'}"
+    banded = seeds[-1] >= _BAND_FROM_N and drawn["setting"].nunique() <= _MOST_BANDS
     over_seeds = ""
     if seeds[-1] > 1:
         over_seeds = " Thin: seeds; bold: their mean" + (
-            ", with its 95 % t-interval." if seeds[-1] >= _BAND_FROM_N else "; no band below n=3."
+            ", with its 95 % t-interval." if banded else f"; no bands{_why_no_bands(seeds[-1])}."
         )
     return Figure(
         name=name,
@@ -99,8 +116,13 @@ def series_figure(series: Series, name: str, title: str, keys: Sequence[str], no
         alt=f"{', '.join(short.values())} over training steps, a panel for each {layout.panel_title}, a line for each "
         f"setting: {counts}.",
         data=_written(drawn, layout),
-        draw=lambda: _draw(series, drawn, drawn_keys, list(short.values()), log=log),
+        draw=lambda: _draw(layout, drawn, thin, short, log=log, banded=banded),
+        beside=(layout, short, thin, log, banded),
     )
+
+
+def _why_no_bands(seeds: int) -> str:
+    return f" below n={_BAND_FROM_N}" if seeds < _BAND_FROM_N else f": more than {_MOST_BANDS} would hide the lines"
 
 
 def _range(numbers: Sequence[int]) -> str:
@@ -111,39 +133,45 @@ def _written(drawn: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     return named(drawn, layout)[["metric", "panel", "setting", "step", "mean", "half_width", "n"]]
 
 
+def _seeds(series: Series, keys: Sequence[str]) -> pd.DataFrame:
+    """Return the series of single runs, of cells with several."""
+    runs = series.runs[series.runs["metric"].isin(list(keys))]
+    several = runs.groupby(["panel", "setting", "metric"], observed=True)["id"].transform("nunique") > 1
+    return downsample(runs[several], ["id", "metric"], "value", points=_POINTS_OF_A_SEED)
+
+
 def _draw(
-    series: Series, drawn: pd.DataFrame, keys: Sequence[str], labels: Sequence[str], *, log: bool
+    layout: Layout, drawn: pd.DataFrame, thin: pd.DataFrame, short: Mapping[str, str], *, log: bool, banded: bool
 ) -> style.Drawing:
-    layout = series.layout
-    drawing, grid = term_grid(layout, labels)
-    thin = series.runs[series.runs["metric"].isin(list(keys))]
-    thin = downsample(thin, ["id", "metric"], "value", points=100)
-    for term, key in enumerate(keys):
+    drawing, grid = term_grid(layout, list(short.values()))
+    for term, key in enumerate(short):
+        of_term, seeds_of_term = drawn[drawn["metric"] == key], thin[thin["metric"] == key]
+        if log:
+            style.make_log(grid[term, 0], of_term["mean"])
         for panel, _ in enumerate(shown_panels(layout)):
             axes = grid[term, panel]
-            if log:
-                style.make_log(axes)
-            own = drawn[(drawn["metric"] == key) & (drawn["panel"] == panel)]
-            seeds = thin[(thin["metric"] == key) & (thin["panel"] == panel)]
+            own = of_term[of_term["panel"] == panel]
+            seeds = seeds_of_term[seeds_of_term["panel"] == panel]
             numbers: list[int] = own["setting"].unique().tolist()
             for number in numbers:
-                _draw_cell(axes, own[own["setting"] == number], seeds[seeds["setting"] == number], layout, number)
+                cell, of_cell = own[own["setting"] == number], seeds[seeds["setting"] == number]
+                _draw_cell(axes, cell, of_cell, style.stroke(layout.settings[number].look), banded=banded)
             if own.empty:
                 axes.text(0.5, 0.5, "no series", transform=axes.transAxes, ha="center", fontsize=6.5, color=style.INK)
             axes.locator_params(axis="x", nbins=4)
     label_below(layout, grid, "step")
-    style.add_legend(drawing, layout.settings, lines=True)
+    with_lines = set(drawn["setting"].tolist())
+    style.add_legend(drawing, [s for number, s in enumerate(layout.settings) if number in with_lines], lines=True)
     return drawing
 
 
-def _draw_cell(axes: style.Axes, mean: pd.DataFrame, seeds: pd.DataFrame, layout: Layout, setting: int) -> None:
+def _draw_cell(axes: style.Axes, mean: pd.DataFrame, seeds: pd.DataFrame, look: style.Stroke, *, banded: bool) -> None:
     """Draw one cell: its seeds thin, their mean bold, and a band from three seeds on."""
-    look = style.stroke(layout.settings[setting].look)
-    if int(mean["n"].max()) > 1:
+    if len(seeds):
         for _, one in seeds.groupby("id", observed=True):
             axes.plot(one["step"], one["value"], color=look.colour, linewidth=0.5, alpha=0.5, zorder=1)
     band = mean[mean["n"] >= _BAND_FROM_N]
-    if len(band):
+    if banded and len(band):
         low, high = band["mean"] - band["half_width"], band["mean"] + band["half_width"]
         axes.fill_between(band["step"], low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=1)
     axes.plot(

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from slurmkit.aggregate.format import short_names
 from slurmkit.aggregate.history import downsample
 from slurmkit.report.cells import named
 from slurmkit.report.figures import style
 from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
 from slurmkit.report.figures.series import Series
+from slurmkit.report.layout import Layout
 from slurmkit.report.model import Figure
 
 NAME = "standardised"
@@ -32,7 +32,7 @@ def standardised_figure(series: Series, objective: str | None, terms: Sequence[s
         return "no run has logged the objective and an auxiliary term at the same steps"
     shown = [term for term in terms if term in set(data["metric"])]
     layout = series.layout
-    short = short_names([objective, *shown])
+    short = series.labels([objective, *shown])
     cells = len(data[["panel", "setting"]].drop_duplicates())
     counts = f"{cells}/{series.planned} cells"
     return Figure(
@@ -43,7 +43,8 @@ def standardised_figure(series: Series, objective: str | None, terms: Sequence[s
         alt=f"Paths of {', '.join(short[term] for term in shown)} over {short[objective]} during training, both "
         f"standardised, a panel for each {layout.panel_title}: {counts}.",
         data=named(data, layout),
-        draw=lambda: _draw(series, data, shown, short, objective),
+        draw=lambda: _draw(layout, data, shown, short, objective),
+        beside=(layout, short),
     )
 
 
@@ -73,9 +74,8 @@ def standardise(values: "pd.Series[float]") -> "pd.Series[float]":
 
 
 def _draw(
-    series: Series, data: pd.DataFrame, terms: Sequence[str], short: dict[str, str], objective: str
+    layout: Layout, data: pd.DataFrame, terms: Sequence[str], short: dict[str, str], objective: str
 ) -> style.Drawing:
-    layout = series.layout
     drawing, grid = term_grid(layout, [short[term] for term in terms])
     for term, key in enumerate(terms):
         for panel, _ in enumerate(shown_panels(layout)):

@@ -26,7 +26,7 @@ assert len(PALETTE) == COLOURS + 1
 
 FULL_WIDTH_IN = 10.0
 FONT_PT, SMALL_PT = 8.0, 7.0
-PNG_DPI = 160
+PNG_DPI = 150
 
 _RC: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -54,6 +54,7 @@ _RC: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlepad": 5.0,
+    "axes.titley": 1.0,
     "hatch.linewidth": 0.5,
     "legend.frameon": False,
     "lines.linewidth": 1.3,
@@ -93,33 +94,88 @@ def panels(drawing: Drawing, rows: int, columns: int, **options: Any) -> list[li
     return drawing.subplots(rows, columns, squeeze=False, **options).tolist()
 
 
-def make_log(axes: Axes, *, across: bool = False) -> None:
-    """Make y logarithmic (or x), with a few powers of ten for ticks."""
-    from matplotlib.ticker import LogLocator, NullLocator
+def make_log(axes: Axes, values: Any, *, across: bool = False) -> None:
+    """Make y logarithmic (or x), with a few ticks, fewer a decade where values reach over many.
+
+    Args:
+        axes: what to set, with all axes that share this scale.
+        values: what is drawn; those that are not above 0 do not count.
+        across: set x, not y.
+    """
+    import numpy as np
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     (axes.set_xscale if across else axes.set_yscale)("log")
     axis = axes.xaxis if across else axes.yaxis
-    axis.set_major_locator(LogLocator(numticks=6))
+    numbers = np.asarray(values, dtype=np.float64)
+    numbers = numbers[np.isfinite(numbers) & (numbers > 0)]
+    decades = float(np.log10(numbers.max() / numbers.min())) if len(numbers) else 0.0
+    steps = next((steps for most, steps in _LOG_STEPS if decades < most), (1.0,))
+    axis.set_major_locator(MaxNLocator(4) if decades < _LEAST_DECADES else LogLocator(subs=steps, numticks=6))
+    axis.set_major_formatter(FuncFormatter(_tick_text))
     axis.set_minor_locator(NullLocator())
 
 
-def give_room(axes: Axes, values: Any, *, across: bool = False) -> None:
-    """Set the limits around values, also where all are equal: a hundredth of them is then the whole axis.
+_LEAST_DECADES = 0.25
+"""Below this all such ticks may lie outside."""
+_LOG_STEPS = ((0.75, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (1.3, (1.0, 2.0, 5.0)), (2.5, (1.0, 3.0)))
+"""Up to how many decades an axis has these ticks in each."""
+_PLAIN_FROM, _PLAIN_TO = 0.99e-3, 0.99e4
+_SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+
+
+def _tick_text(value: float, _position: int | None = None) -> str:
+    return power_text(value)
+
+
+def power_text(value: float) -> str:
+    """Write a tick of a logarithmic axis: ``0.02``, ``100``, ``3\u00d710\u207b\u2075``."""
+    if _PLAIN_FROM <= value < _PLAIN_TO:
+        return f"{value:.6g}"
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+    return power if mantissa == "1" else f"{mantissa}\u00d7{power}"
+
+
+def mark(axes: Axes, x: Any, y: Any, look: Stroke, *, across: Any = None, up: Any = None, size: float = 4.5) -> None:
+    """Draw one setting's marks, each with the half-widths of its intervals along x and y, where they are known."""
+    import numpy as np
+
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    for half, draw, at, along in ((up, axes.vlines, xs, ys), (across, axes.hlines, ys, xs)):
+        if half is not None:
+            halves = np.asarray(half, dtype=np.float64)
+            known = np.isfinite(halves) & np.isfinite(along)
+            low, high = (along - halves)[known], (along + halves)[known]
+            draw(at[known], low, high, color=look.colour, linewidth=0.9, alpha=0.75)
+    axes.plot(xs, ys, look.marker, color=look.colour, markersize=size, markeredgewidth=0, zorder=3)
+
+
+def same_scale(panels_of_axes: Sequence[Axes], values: Sequence[Any], *, across: bool = False) -> None:
+    """Give axes limits around what each shows, all of one width: equal distances are equal differences in all.
 
     Args:
-        axes: what to set.
-        values: what is drawn, not finite ones among them.
-        across: set those of x, not of y.
+        panels_of_axes: what to set.
+        values: for each, what is drawn, ends of bars among it; not finite ones do not count.
+        across: set the limits of x, not of y.
     """
     import numpy as np
 
-    numbers = np.asarray(values, dtype=np.float64)
-    numbers = numbers[np.isfinite(numbers)]
-    if not len(numbers):
+    arrays = [np.asarray(own, dtype=np.float64) for own in values]
+    kept = [own[np.isfinite(own)] for own in arrays]
+    whole = np.concatenate([*kept, np.zeros(0)])
+    if not len(whole):
         return
-    low, high = float(numbers.min()), float(numbers.max())
-    pad = max(0.14 * (high - low), 0.005 * max(abs(low), abs(high)), 1e-12)
-    (axes.set_xlim if across else axes.set_ylim)(low - pad, high + pad)
+    widest = max(float(own.max() - own.min()) for own in kept if len(own))
+    width = 1.16 * max(widest, 0.01 * float(np.abs(whole).max()), 1e-12)
+    slack = 0.1 * width  # a bar may reach a little beyond what can be
+    is_share = bool((whole >= -slack).all() and (whole <= 1 + slack).all())
+    for axes, own in zip(panels_of_axes, kept, strict=True):
+        middle = float(own.max() + own.min()) / 2 if len(own) else float(np.median(whole))
+        low = middle - width / 2
+        if is_share and width <= 1:  # no room is wasted on what cannot be
+            low = min(max(low, -slack), 1 - width + slack)
+        (axes.set_xlim if across else axes.set_ylim)(low, low + width)
 
 
 def add_legend(drawing: Drawing, settings: Sequence[Setting], *, lines: bool, extra: Sequence[Any] = ()) -> None:
@@ -172,28 +228,49 @@ def wrapped(label: str, width: int) -> str:
     return plain("\n".join(line.strip() for line in lines))
 
 
-def files_of(draw: Callable[[], Drawing], name: str) -> dict[str, bytes]:
-    """Make a drawing and return it as ending to bytes: svg, pdf, png; the same data give the same bytes.
+class Drawn:
+    """A drawing, laid out once, that becomes one format after the other; the same data give the same bytes."""
 
-    Args:
-        draw: makes it.
-        name: makes the ids inside the SVG its own, so that several can stand in one page.
-    """
+    def __init__(self, draw: Callable[[], Drawing], name: str) -> None:
+        """Make the drawing.
+
+        Args:
+            draw: makes it.
+            name: makes the ids inside the SVG its own, so that several can stand in one page.
+        """
+        self._rc = {**_RC, "svg.hashsalt": name}
+        with _style(self._rc):
+            self._drawing = draw()
+            self._drawing.get_layout_engine().execute(self._drawing)
+            self._drawing.set_layout_engine(None)  # laid out once, and not again for each format
+            self._whole = self._drawing.get_tightbbox().padded(0.06)
+            _hold_labels(self._drawing)
+
+    def written(self, ending: str) -> bytes:
+        """Return the drawing as a file: ``svg``, ``pdf`` or ``png``."""
+        content = io.BytesIO()
+        with _style(self._rc):
+            self._drawing.savefig(
+                content, format=ending, dpi=PNG_DPI, bbox_inches=self._whole, metadata=_METADATA[ending]
+            )
+        return content.getvalue()
+
+
+def _style(settings: dict[str, Any]) -> Any:
     import matplotlib as mpl
 
     library: Any = mpl  # see `Axes`
-    files: dict[str, bytes] = {}
-    with library.rc_context({**_RC, "svg.hashsalt": name}):
-        drawing = draw()
-        drawing.align_ylabels()
-        drawing.draw_without_rendering()
-        drawing.set_layout_engine(None)  # laid out once, and not again for each format
-        whole = drawing.get_tightbbox().padded(0.06)
-        for ending, metadata in _METADATA.items():
-            content = io.BytesIO()
-            drawing.savefig(content, format=ending, dpi=PNG_DPI, bbox_inches=whole, metadata=metadata)
-            files[ending] = content.getvalue()
-    return files
+    return library.rc_context(settings)
+
+
+def _hold_labels(drawing: Drawing) -> None:
+    """Fix where labels of axes stand, those of y below each other: else they are sought anew for each format."""
+    named = [axis for axes in drawing.axes for axis in (axes.xaxis, axes.yaxis) if axis.label.get_text()]
+    places = [axis.label.get_transform().transform(axis.label.get_position()) for axis in named]
+    left = min((place[0] for axis, place in zip(named, places, strict=True) if axis.axis_name == "y"), default=0.0)
+    for axis, (x, y) in zip(named, places, strict=True):
+        at = (left if axis.axis_name == "y" else x, y)
+        axis.set_label_coords(*axis.axes.transAxes.inverted().transform(at))
 
 
 _METADATA: dict[str, dict[str, None]] = {

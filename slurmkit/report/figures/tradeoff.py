@@ -5,7 +5,7 @@ import pandas as pd
 
 from slurmkit.aggregate.frame import Bools, Floats
 from slurmkit.aggregate.metric_info import Direction, MetricInfo
-from slurmkit.report.cells import cell_means, counted_cells, named, records
+from slurmkit.report.cells import cell_means, counted_cells, interval_note, named
 from slurmkit.report.choice import Choice
 from slurmkit.report.figures import style
 from slurmkit.report.figures.grids import panel_note, shown_panels, wrapped_grid
@@ -14,6 +14,8 @@ from slurmkit.report.material import Material
 from slurmkit.report.model import Figure
 
 NAME = "trade-off"
+_MEANS = ("accuracy", "accuracy_half_width", "alignment", "alignment_half_width")
+_COLUMNS = ["panel", "setting", *_MEANS, "n", "on_front"]
 
 
 def tradeoff_figure(material: Material, layout: Layout, choice: Choice) -> Figure | str:
@@ -25,18 +27,21 @@ def tradeoff_figure(material: Material, layout: Layout, choice: Choice) -> Figur
         return layout.too_many
     infos = material.aggregation.infos
     across, up = infos[choice.accuracy], infos[choice.alignment]
-    data = tradeoff_data(material, layout, across, up)
+    x = cell_means(material.aggregation, layout, across.key)
+    y = cell_means(material.aggregation, layout, up.key)
+    data = tradeoff_data(x, y, across, up)
     fronts = int(data["on_front"].sum())
     return Figure(
         name=NAME,
         title=f"Trade-off: {up.label} against {across.label}",
         caption=f"{counted_cells(data)}. Line: the Pareto front of each {layout.panel_title}, {fronts} cells "
         f"that no other cell matches in both and beats in one ({_better(across)}; {_better(up)})."
-        f"{panel_note(layout)}",
+        f"{interval_note([x, y])} Panels have one scale, each around its own values.{panel_note(layout)}",
         alt=f"Scatter of {up.label} against {across.label}, a panel for each {layout.panel_title}, a mark for each "
         f"setting: {counted_cells(data)}.",
-        data=named(data, layout)[["panel", "setting", "accuracy", "alignment", "n", "on_front"]],
+        data=named(data, layout)[_COLUMNS],
         draw=lambda: _draw(data, layout, across, up),
+        beside=(layout, across.label, up.label),
     )
 
 
@@ -44,13 +49,28 @@ def _better(info: MetricInfo) -> str:
     return f"{'less' if info.direction is Direction.MIN else 'more'} {info.label} is better"
 
 
-def tradeoff_data(material: Material, layout: Layout, across: MetricInfo, up: MetricInfo) -> pd.DataFrame:
-    """Return one row a planned cell: ``accuracy`` and ``alignment`` (means over seeds), ``n``, ``on_front``."""
-    x = cell_means(material.aggregation, layout, across.key)
-    y = cell_means(material.aggregation, layout, up.key)
-    data = x[["panel", "setting"]].assign(accuracy=x["mean"], alignment=y["mean"], n=np.minimum(x["n"], y["n"]))
+def tradeoff_data(x: pd.DataFrame, y: pd.DataFrame, across: MetricInfo, up: MetricInfo) -> pd.DataFrame:
+    """Put two metrics side by side.
+
+    Args:
+        x: means of cells (`cell_means`).
+        y: likewise, of the other metric.
+        across: what `x` are means of.
+        up: what `y` are means of.
+
+    Returns:
+        one row a planned cell: ``accuracy`` and ``alignment`` (means over seeds), the half-widths of their intervals
+        as ``accuracy_half_width`` and ``alignment_half_width``, ``n``, ``on_front``.
+    """
+    data = x[["panel", "setting"]].assign(
+        accuracy=x["mean"],
+        accuracy_half_width=x["half_width"],
+        alignment=y["mean"],
+        alignment_half_width=y["half_width"],
+        n=np.minimum(x["n"], y["n"]),
+    )
     on_front = np.zeros(len(data), dtype=np.bool_)
-    for panel in range(len(layout.panels)):
+    for panel in data["panel"].unique().tolist():
         rows = np.flatnonzero((data["panel"] == panel) & (data["n"] > 0))
         points = data[["accuracy", "alignment"]].to_numpy(dtype=np.float64)[rows]
         signs = [-1.0 if info.direction is Direction.MIN else 1.0 for info in (across, up)]
@@ -73,28 +93,22 @@ def pareto_front(points: Floats) -> Bools:
 
 def _draw(data: pd.DataFrame, layout: Layout, across: MetricInfo, up: MetricInfo) -> style.Drawing:
     drawing, flat, rows = wrapped_grid(layout, height_in=2.1)
-    for panel, _ in enumerate(shown_panels(layout)):
-        axes = flat[panel]
-        own = data[(data["panel"] == panel) & (data["n"] > 0)]
+    of_panel = [data[(data["panel"] == panel) & (data["n"] > 0)] for panel, _ in enumerate(shown_panels(layout))]
+    for axes, own in zip(flat, of_panel, strict=True):
         front = own[own["on_front"]].sort_values("accuracy")
         axes.plot(front["accuracy"], front["alignment"], color=style.MUTED, linewidth=0.9, zorder=1)
-        for row in records(own):
-            look = style.stroke(layout.settings[int(row["setting"])].look)
-            axes.plot(
-                [row["accuracy"]],
-                [row["alignment"]],
-                look.marker,
-                color=look.colour,
-                markersize=5.5,
-                zorder=2,
-                markeredgewidth=0,
-            )
-        style.give_room(axes, own["accuracy"], across=True)
-        style.give_room(axes, own["alignment"])
+        for number, cell in own.groupby("setting"):
+            look = style.stroke(layout.settings[int(str(number))].look)
+            bars = {"across": cell["accuracy_half_width"], "up": cell["alignment_half_width"]}
+            style.mark(axes, cell["accuracy"], cell["alignment"], look, **bars, size=5.5)
         if own.empty:
             axes.text(0.5, 0.5, "no results yet", transform=axes.transAxes, ha="center", color=style.INK)
         axes.locator_params(axis="x", nbins=4)
         axes.locator_params(axis="y", nbins=5)
+    for name in ("accuracy", "alignment"):
+        half = name + "_half_width"
+        ends = [np.concatenate([own[name], own[name] - own[half], own[name] + own[half]]) for own in of_panel]
+        style.same_scale(flat, ends, across=name == "accuracy")
     for row in rows:
         row[0].set_ylabel(style.wrapped(up.label, 22))
     for axes in flat[-len(rows[0]) :]:
