@@ -19,7 +19,7 @@ resources: {cpus: 1}
 """
 
 
-def wait_for(path: Path, timeout_s: float = 30) -> str:
+def wait_for(path: Path, timeout_s: float = 100) -> str:
     deadline = time.monotonic() + timeout_s
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} does not come"

@@ -33,10 +33,10 @@ def follow_up(project: Project, records: CollectionStore, words: Sequence[str], 
     with records.lock():
         under_way = poll(project.store, records, locked=True).ledger.under_way.values()
         after = [attempt.job_id for attempt in under_way if attempt.job_id and attempt.backend == name]
-        _cancel(project, records)
         token = f"{records.name.replace('/', '.')}-then-{secrets.token_hex(6)}"
         like = Resources.from_json(records.header["definition"]["resources"])
         job = target.submit_after(token, words, after, records.jobs, like)
+        _cancel(project, records)  # the earlier one, once its successor is accepted
         records.append({"event": "then", "backend": name, "token": token, "job": job, "words": list(words)})
         target.wake()
     return job, len(after)

@@ -26,7 +26,7 @@ def test_the_report_is_written_by_a_job_that_waits_for_all_however_they_end(
     waiting = nodes_cluster.run("squeue", "--noheader", f"--jobs={job}", "--format=%T %E")
     assert waiting.startswith("PENDING afterany:")
     report = where.root / "reports/sweep/report.md"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not report.exists():
         assert time.monotonic() < deadline, nodes_cluster.run("squeue", "--states=all")
         time.sleep(0.3)

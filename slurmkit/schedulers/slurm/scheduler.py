@@ -20,7 +20,9 @@ _SETTLED_S = 20.0
 
 _LOOK_AGAIN_S = 0.5
 _MOST_ARGUMENT_BYTES = 100_000
-_LIMIT_WORDS = ("QOS", "Assoc", "limit", "MaxSubmit", "MaxJobCount")
+_LIMIT_WORDS = ("QOS", "Assoc", "MaxSubmit", "MaxJobCount")
+"""In sbatch's words: a limit of jobs is reached, and a later submission may be taken. (A time limit that is too long is
+no such limit.)"""
 
 
 class SlurmScheduler:

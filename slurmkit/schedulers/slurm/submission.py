@@ -20,8 +20,11 @@ from slurmkit.schedulers.slurm.script import job_number
 _PATIENCE_S = 120.0
 """How long a command waits for the sbatch of another, which gives up by itself long before."""
 
+_REFUSAL = re.compile(r"^(sbatch: )?(error|fatal): ", re.M)
+"""A message without this may be a site's greeting, and sbatch was ended before it could say more."""
+
 _UNCLEAR = re.compile(
-    r"timed out|Unable to contact|connect failure|Connection (refused|reset)|Zero Bytes|interrupted", re.I
+    r"timed out|Unable to contact|connect failure|Connection (refused|reset)|Zero Bytes|interrupted|retrying", re.I
 )
 """sbatch cannot say whether the controller took the job."""
 
@@ -102,7 +105,7 @@ def read_answer(answer: Path) -> Answer:
     )
     if job is not None:
         return Answer(Fate.TAKEN, job, words, age_s)
-    if not words or _UNCLEAR.search(words):
+    if not _REFUSAL.search(text) or _UNCLEAR.search(words):
         return Answer(Fate.UNCLEAR, "", words, age_s)
     return Answer(Fate.REFUSED, "", words, age_s)
 
