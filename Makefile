@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY) ## make .venv with everything in it
 
-demo: $(READY) ## train 6 base models and a sweep of 24 runs for real, and end with the table
+demo: $(READY) ## train 6 base models and a sweep of 24 runs for real, and end with the table and a report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
 
 demo-clean: $(READY) ## delete the demo's collections and their results

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job from end to end: 6 base models, a sweep of 24 runs that need them, and the table.
+# The main job from end to end: 6 base models, a sweep of 24 runs that need them, the table, and the report.
 # A second call goes on where the first was interrupted.
 set -eu
 
@@ -32,3 +32,6 @@ echo
 slurmkit aggregate demo "$@" 2>/dev/null
 echo
 slurmkit aggregate demo --by pv,rmkl "$@"
+echo
+echo "The report of it, with figures:"
+slurmkit report demo
