@@ -1,6 +1,7 @@
 """The data behind a report's figures, and what their captions count, against values worked out by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,14 @@ from report_runs import (
 )
 
 from slurmkit.expand import Run
+from slurmkit.report.figures.kept import fingerprint
 from slurmkit.report.figures.standardised import standardise
-from slurmkit.report.figures.style import Drawn
+from slurmkit.report.figures.style import Drawn, new_drawing, panels, power_text, same_scale
 from slurmkit.report.figures.tradeoff import pareto_front
 from slurmkit.report.layout import Look, lay_out
 from slurmkit.report.markdown import markdown
-from slurmkit.report.model import Report
+from slurmkit.report.model import Report, Section
+from slurmkit.report.write import write
 
 PROBE = "router_test_final/router_probe_accuracy"
 
@@ -159,3 +162,48 @@ def test_a_drawing_is_the_same_bytes_each_time_and_its_texts_are_texts(dense: Re
     assert first.written("pdf") == again.written("pdf")
     assert b"posterior_variance</text>" in svg
     assert first.written("png").startswith(b"\x89PNG")
+
+
+def test_a_figure_is_drawn_again_only_if_its_data_or_its_files_have_changed(dense: Report, tmp_path: Path) -> None:
+    few = replace(dense, sections=(Section("Key figures", tuple(dense.figures[:1])),))
+    told: list[str] = []
+    write(few, tmp_path, told.append)
+    assert len(told) == 2
+    write(few, tmp_path, told.append)
+    assert len(told) == 2
+    (tmp_path / "figures" / "completion.pdf").write_bytes(b"cut off")
+    write(few, tmp_path, told.append)
+    assert (tmp_path / "figures" / "completion.pdf").read_bytes().startswith(b"%PDF")
+    figure = few.figures[0]
+    other = replace(figure, data=figure.data.assign(completed=0))
+    assert fingerprint(other) != fingerprint(figure) != fingerprint(replace(figure, beside=("another label",)))
+
+
+def test_bars_of_one_seed_are_its_own_standard_errors_and_say_so(tmp_path: Path) -> None:
+    def result(run: Run) -> Result:
+        return Result({PROBE: 0.5, f"{PROBE}_standard_error": 0.01, f"{PROBE}_majority": 0.4, "gap_share": 0.0})
+
+    make_collection(tmp_path, DENSE, result)
+    report = made_report(tmp_path, "dense")
+    final = next(figure for figure in report.figures if figure.name == "final")
+    assert final.data["metric"].unique().tolist() == [PROBE]  # what explains it is drawn with it
+    assert final.data["half_width"].tolist() == pytest.approx([0.0196] * 24)
+    assert set(final.data["interval_over"]) == {"test"}
+    assert "1.96 standard errors of the run's own test" in final.caption
+    assert "Grey lines" in final.caption
+
+
+def test_panels_have_one_scale_so_that_a_small_difference_does_not_look_large() -> None:
+    drawing = new_drawing(4, 2)
+    (row,) = panels(drawing, 1, 2)
+    same_scale(row, [[0.955, 0.965], [0.74, 0.77]])
+    widths = [high - low for low, high in (axes.get_ylim() for axes in row)]
+    assert widths[0] == pytest.approx(widths[1])
+    assert widths[1] == pytest.approx(1.16 * 0.03)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.02, "0.02"), (100.0, "100"), (3e-5, "3\u00d710\u207b\u2075"), (1e5, "10\u2075")]
+)
+def test_ticks_of_logarithmic_axes_are_plain_text(value: float, text: str) -> None:
+    assert power_text(value) == text
