@@ -7,6 +7,7 @@ from torch import Tensor, arange
 from trainer.backbone import Backbone
 from trainer.batches import BatchOrder
 from trainer.config import Config
+from trainer.errors import TrainerError
 from trainer.loop import batch_order
 from trainer.pair_rows import PairRows
 from trainer.pool import Draw, Pairs, Pool, draw_pairs, valid_pairs
@@ -78,7 +79,13 @@ class PairSource:
     def _valid(self, pairs: Pairs) -> Pairs:
         if not self._config.data.drop_invalid:
             return pairs
-        return pairs.select(valid_pairs(pairs, self._tokenizer, self._config.task.name))
+        kept = valid_pairs(pairs, self._tokenizer, self._config.task.name)
+        if not kept:
+            raise TrainerError(
+                f"data.drop_invalid: none of {len(pairs)} pairs has a trace that a strategy writes. Train the base for "
+                "longer, or leave it out."
+            )
+        return pairs.select(kept)
 
     def _arrange(self, pairs: Pairs) -> tuple[PairRows, BatchOrder]:
         rows = PairRows(pairs, self._tokenizer, position_neutral=self._neutral)

@@ -11,6 +11,7 @@ from stopping import StopAfter
 from tiny_runs import BASE, disentangle, parsed
 
 from trainer.backbone import load_backbone
+from trainer.errors import TrainerError
 from trainer.fresh import PairSource
 from trainer.pool import build_pool
 from trainer.stop import TRY_AGAIN_EXIT_CODE
@@ -76,6 +77,16 @@ def test_the_pool_comes_first_and_is_drawn_anew_every_n_steps(base: Path) -> Non
     assert owners[3] is owners[5] is not first
     assert owners[6] is not owners[5]
     assert len(owners[6]) == len(first)
+
+
+def test_pairs_that_are_drawn_anew_are_held_to_a_strategy_where_that_is_asked(base: Path) -> None:
+    """Those that strategies write are all kept; a base that has hardly learnt writes none."""
+    data = {"refresh_every": 1, "drop_invalid": True}
+    written = source(base, data={**data, "source": "groundtruth"})
+    written.prepare(2)
+    assert len(written.rows) == 80
+    with pytest.raises(TrainerError, match=r"data\.drop_invalid: none of 80 pairs"):
+        source(base, data=data).prepare(2)
 
 
 def test_fresh_pairs_come_from_the_base_as_it_was(base: Path) -> None:

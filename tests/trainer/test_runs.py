@@ -202,6 +202,20 @@ def test_a_signal_before_training_ends_the_process_with_75(tmp_path: Path, base:
     assert not (tmp_path / "error.json").exists()
 
 
+def test_a_signal_while_a_long_pool_is_made_ends_the_process_within_seconds(tmp_path: Path, base: Path) -> None:
+    """Nothing is lost: the pool is made again."""
+    process = start(disentangle(base, pool={"train_records": 100_000}), tmp_path)
+    try:
+        time.sleep(8)  # imports are done; a hundred thousand answers take minutes
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == TRY_AGAIN_EXIT_CODE
+    finally:
+        process.kill()
+        process.communicate()
+    assert not list(tmp_path.rglob("*.safetensors*"))
+    assert not (tmp_path / "history.jsonl").exists()
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path, base: Path, run_trainer: Run) -> None:
     raw = disentangle(base, train={"lr": 1e30, "head_lr": 1e30, "clip": 0.0})
     with pytest.raises(Exception, match="step"):
