@@ -143,7 +143,8 @@ def _difference(info: MetricInfo, difference: float, half_width: float, n: int, 
     apart = "" if math.isnan(naive) else f"naive {_signed(info.text(naive))}"
     if n == 0:
         return f"no pairs; {apart}" if apart else NO_VALUE
-    counts = [f"n={n}", *([f"{cells} cells"] if cells != n else []), *([apart] if apart else [])]
+    counted = f"{cells} cell" if cells == 1 else f"{cells} cells"
+    counts = [f"n={n}", *([counted] if cells != n else []), *([apart] if apart else [])]
     return f"{_signed(info.estimate(difference, half_width))} ({'; '.join(counts)})"
 
 
