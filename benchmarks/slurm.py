@@ -158,7 +158,7 @@ def count_calls(bench: Bench, name: str) -> int:
 
 
 def main(runs: int, rounds: int) -> None:
-    if why := lacking():
+    if why := lacking("nodes"):
         print(f"Slurm: not measured. {why}.")
         return
     home = Path.cwd()
