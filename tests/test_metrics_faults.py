@@ -64,8 +64,11 @@ def test_metrics_damaged_after_completion_are_listed_and_the_good_kept(workplace
     assert workplace.slurmkit("aggregate", "sweep").returncode == 0
     for kind, damage in damages.items():
         damage(workplace.runs / f"sweep/kind-{kind}/metrics.json")
+    unread = workplace.slurmkit("aggregate", "sweep", "--metric", "score").stdout
+    assert "edited     1/1   0.4 (n=1)" in unread, "what was observed at completion stands until all is read anew"
     table = workplace.root / "table.csv"
-    told = workplace.slurmkit("aggregate", "sweep", "--metric", "score", "--output", str(table), exit_code=1)
+    command = ["aggregate", "sweep", "--reread", "--metric", "score", "--output", str(table)]
+    told = workplace.slurmkit(*command, exit_code=1)
     listed = told.stdout.partition("\nProblems\n")[2]
     for kind in damages:
         assert f"kind-{kind}" in listed

@@ -54,4 +54,5 @@ def test_a_folder_that_cannot_be_made_is_told_and_not_a_traceback(workplace: Wor
     make_collection(workplace.root, DENSE, dense_result)
     (workplace.root / "taken").write_text("")
     told = workplace.slurmkit("report", "dense", "--out", "taken/inside", exit_code=None).stderr
-    assert "taken/inside: cannot be made" in told
+    assert "taken/inside" in told
+    assert "cannot be made: Not a directory. Give another folder with --out." in told

@@ -96,7 +96,7 @@ def test_every_figure_is_drawn_with_a_text_for_those_who_cannot_see_it(shown: Sh
     assert len(sizes) == 9
     assert min(sizes) > 60
     alts = shown.page.eval_on_selector_all("figure svg", "all => all.map((e) => e.getAttribute('aria-label'))")
-    assert all("cells" in alt or "matched runs" in alt for alt in alts)
+    assert all("cells" in alt or "matched pairs" in alt for alt in alts)
 
 
 def test_no_id_stands_twice_so_that_no_drawing_borrows_from_another(shown: Shown) -> None:
