@@ -52,7 +52,8 @@ def test_a_check_refuses_bad_cells_before_the_queue_and_names_axes_without_effec
     assert "seed is swept but has no effect in any run" in created.stderr
     path = workplace.define(checked.replace("score: 0.0", "score: 9").replace("name: sweep", "name: other"))
     refused = workplace.slurmkit("collection", "create", str(path), exit_code=2)
-    assert "run task-sort_seed-1: task: sort is not known" in refused.stderr
+    assert refused.stderr.count("task: sort is not known") == 1, "one problem is told once, whatever runs have it"
+    assert "2 runs, first task-sort_seed-1: task: sort is not known" in refused.stderr
     assert not (workplace.runs / "other").exists()
     assert "refs/slurmkit/other" not in git(workplace.root, "show-ref")
 

@@ -240,15 +240,22 @@ def check_configs(frozen: dict[str, Json], rows: Sequence[Row], folder: Path) ->
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["It wrote nothing to stderr."]
         raise DefinitionError([f"check: {' '.join(command)}: exit {done.returncode} in {folder}. {last[0]}"])
     answers = _answers(done.stdout, len(rows))
-    problems = [
-        f"check: run {row.name}: {error}"
-        for row, answer in zip(rows, answers, strict=True)
-        for error in answer["errors"]
-    ]
-    if problems:
+    names: dict[str, list[str]] = {}
+    for row, answer in zip(rows, answers, strict=True):
+        for error in answer["errors"]:
+            names.setdefault(error, []).append(row.name)
+    if names:
+        problems = [f"check: {_whose(runs, len(rows))}: {error}" for error, runs in names.items()]
         rest = len(problems) - 20
         raise DefinitionError(problems[:20] + ([f"... and {rest} more."] if rest > 0 else []))
     return _inactive_axes(rows, answers)
+
+
+def _whose(runs: Sequence[str], total: int) -> str:
+    """Name the runs that have one problem: one of them, and how many."""
+    if len(runs) == 1:
+        return f"run {runs[0]}"
+    return f"{'all' if len(runs) == total else len(runs)} runs, first {runs[0]}"
 
 
 def _answers(output: bytes, wanted: int) -> list[dict[str, list[str]]]:
