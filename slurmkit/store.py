@@ -262,9 +262,9 @@ class CollectionStore:
                 f"collection {self.name!r}: exists already ({self.folder}). Add to it with "
                 f"slurmkit collection extend, give another name with --name, or delete it first.",
             )
-        self._refuse_nesting()
         temporary = self.folder / f".new-{secrets.token_hex(4)}"
         try:
+            self._refuse_nesting()
             self.folder.mkdir(parents=True, exist_ok=True)
             (temporary / "jobs").mkdir(parents=True)
             files.write_atomic(temporary / "definition.yaml", definition)
@@ -275,7 +275,7 @@ class CollectionStore:
         except OSError as error:
             self._undo(temporary)
             if self.exists():
-                raise UsageError(f"collection {self.name!r}: another shell has just created it.") from error
+                raise self._made_meanwhile() from error
             raise StoreError(f"{self.folder}: cannot be written: {error.strerror}. Nothing was created.") from error
         except StoreError:
             self._undo(temporary)
@@ -293,13 +293,20 @@ class CollectionStore:
                 raise UsageError(
                     f"collection {self.name!r}: {parent.name!r} is a collection itself. Choose another name."
                 )
-        if self.folder.is_dir():
-            inside = [entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(".new-")]
-            if inside:
-                raise UsageError(
-                    f"collection {self.name!r}: {self.folder} is not empty (it holds {inside[0]!r}). "
-                    f"Choose another name, or move the folder away.",
-                )
+        try:
+            inside = [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".new-")]
+        except FileNotFoundError:
+            return
+        if _MARK in inside and self.exists():
+            raise self._made_meanwhile()
+        if inside:
+            raise UsageError(
+                f"collection {self.name!r}: {self.folder} is not empty (it holds {inside[0]!r}). "
+                f"Choose another name, or move the folder away.",
+            )
+
+    def _made_meanwhile(self) -> UsageError:
+        return UsageError(f"collection {self.name!r}: another shell has just created it.")
 
     def rows(self) -> list[Row]:
         """Read the frozen runs, the retired ones among them, in the definition's order.

@@ -38,6 +38,16 @@ def test_a_second_collection_of_the_same_name_is_refused_and_the_first_stays(tmp
     assert len(Store(tmp_path).existing("sweep").rows()) == 2
 
 
+def test_a_collection_that_appears_while_another_is_made_is_called_by_its_name(tmp_path, monkeypatch):
+    create(tmp_path)
+    second = Store(tmp_path).collection("sweep")
+    looks = iter([False])  # the first look is before the other shell's rename, the next ones after it
+    monkeypatch.setattr(type(second), "exists", lambda _: next(looks, True))
+    with pytest.raises(UsageError, match="another shell has just created it"):
+        second.create(HEADER, b"name: sweep\n", ROWS)
+    assert [entry.name for entry in (tmp_path / "sweep").iterdir()] == [".slurmkit"]
+
+
 def test_collections_do_not_nest(tmp_path):
     create(tmp_path, "group/sweep")
     with pytest.raises(UsageError, match="is a collection itself"):

@@ -19,8 +19,11 @@ _SETTINGS = (
     "core.untrackedCache=false",
     "core.splitIndex=false",
     "advice.addEmbeddedRepo=false",
+    "core.filesRefLockTimeout=10000",
+    "core.packedRefsTimeout=10000",
 )
-"""Conveniences that write beside the index in use, or start a daemon; none of them changes an answer."""
+"""Conveniences that write beside the index in use, or start a daemon, off; none of them changes an answer. And patience
+(in milliseconds) with other shells that are making a reference at this moment: git's own is a tenth of a second."""
 
 
 class GitRefusedError(PinError):
