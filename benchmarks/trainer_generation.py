@@ -45,7 +45,7 @@ def train_briefly(model: nn.Module, xs: list[list[int]], ys: list[list[int]], st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = CharTokenizer()

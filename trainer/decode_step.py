@@ -22,6 +22,10 @@ from trainer.backbone import hidden_states
 FAMILIES = frozenset({"Qwen2Model", "LlamaModel"})
 """Decoders of transformers whose layers are those above."""
 
+SMALL_PRODUCT = 400
+"""Multiply-adds of one matrix product below which torch batches such products by a plain loop on CPUs; with values,
+whose rows lie apart, that takes three times as long as multiplying and summing."""
+
 
 def decode(decoder: nn.Module, embeddings: Tensor, position: int, cache: DynamicCache) -> Tensor:
     """Run a decoder over one new token a row; all tokens in the cache are looked at.
@@ -65,7 +69,9 @@ def _attend(attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor], cache: D
     keys, values = cache.update(_turn(k, rotation)[:, :, None], v[:, :, None], attention.layer_idx)
     queries = _turn(q, rotation) * attention.scaling  # (A, H, d_head)
     queries = queries.unflatten(1, (keys.shape[1], -1))  # (A, H_kv, H / H_kv, d_head)
-    mixed = (queries @ keys.mT).softmax(-1) @ values  # keys, values: (A, H_kv, S, d_head)
+    weights = (queries @ keys.mT).softmax(-1)  # keys, values: (A, H_kv, S, d_head)
+    small = weights.shape[2] * values.shape[2] * values.shape[3] < SMALL_PRODUCT and weights.shape[2] == 1
+    mixed = (weights.mT * values).sum(-2, keepdim=True) if small else weights @ values
     return attention.o_proj(mixed.flatten(1))
 
 

@@ -43,7 +43,7 @@ def drop_hidden_keys(cache: DynamicCache, visible: Tensor) -> None:
         layer.keys, layer.values = layer.keys[:, :, visible], layer.values[:, :, visible]  # (B, heads, seen, d_head)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def write_traces(
     lm: Parts,
     tokenizer: Tokenizer,
@@ -117,12 +117,18 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some of the rows."""
+        """Keep some of the rows: they move to the front of the buffers, which stay."""
         assert self.keys is not None
         assert self.values is not None
-        self._room = self._keys.shape[2] - self.get_seq_length()
-        self._keys, self.keys = self._spread(self.keys[indices])
-        self._values, self.values = self._spread(self.values[indices])
+        self._keys, self.keys = self._moved(self._keys, self.keys[indices])
+        self._values, self.values = self._moved(self._values, self.values[indices])
+
+    def _moved(self, buffer: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Write rows to the front of a buffer; return what is left of it, and the view of what is there."""
+        buffer = buffer[: len(kept)]
+        view = buffer[:, :, : kept.shape[2]]
+        view.copy_(kept)
+        return buffer, view
 
     def _spread(self, filled: Tensor) -> tuple[Tensor, Tensor]:
         """Return a buffer with room behind what is there, and the view of what is there."""

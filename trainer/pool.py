@@ -168,6 +168,7 @@ def draw_pairs(
     return Pairs(x, y, baseline, entropy)
 
 
+@torch.inference_mode()
 def sample_from_base(
     model: "PreTrainedModel",
     tokenizer: Tokenizer,
