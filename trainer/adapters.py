@@ -22,15 +22,20 @@ def add_adapters(
 ) -> "PeftModel":
     """Put both adapters on a causal model; each also trains rows of its own for the new tokens that it reads."""
     from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    from trainer.merged_lora import MergedLinear
 
     def config(token_ids: Sequence[int]) -> "LoraConfig":
-        return LoraConfig(
+        made = LoraConfig(
             r=adaptation.rank,
             lora_alpha=adaptation.alpha,  # pyright: ignore[reportArgumentType]  # any number will do
             target_modules=list(adaptation.targets),
             lora_dropout=0.0,
             trainable_token_indices=list(token_ids) or None,
         )
+        made._register_custom_module({nn.Linear: MergedLinear})  # peft's documented way to put it in
+        return made
 
     adapted = get_peft_model(model, config(generator_token_ids), adapter_name=GENERATOR)
     adapted.add_adapter(POSTERIOR, config(posterior_token_ids))
