@@ -151,7 +151,7 @@ def test_half_the_batch_with_twice_the_accumulation_goes_on(tmp_path: Path, base
 
 
 def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, base: Path, run_trainer: Run) -> None:
-    raw = disentangle(base, train={"steps": 200})
+    raw = disentangle(base, train={"steps": 200}, eval={"every": 200})
     process = start(raw, tmp_path)
     try:
         deadline = time.monotonic() + 60
@@ -188,6 +188,36 @@ def test_a_signal_breaks_off_what_takes_long_between_steps(
     assert run_trainer(raw, broken) == 0
     assert result(broken) == result(whole)
     assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+
+
+def test_sigterm_in_the_midst_of_a_validation_ends_the_run_within_a_second(
+    tmp_path: Path, base: Path, run_trainer: Run
+) -> None:
+    """Its point is still due: the run goes on with that validation and repeats no step."""
+    raw = disentangle(
+        base,
+        train={"steps": 2, "log_every": 1},
+        eval={"every": 2, "answers": 1000},
+        pool={"train_records": 80, "validation_records": 1000, "test_records": 40},
+    )
+    process = start(raw, tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "history.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.6)  # step 2 takes some hundredths of a second, its validation seconds
+        process.send_signal(signal.SIGTERM)
+        asked = time.monotonic()
+        assert process.wait(timeout=20) == TRY_AGAIN_EXIT_CODE
+        assert time.monotonic() - asked < 1.5
+    finally:
+        process.kill()
+        process.communicate()
+    state = torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)
+    assert (state["progress"]["step"], state["progress"]["point_due"]) == (2, True)
+    assert [point["step"] for point in series(tmp_path)] == [1]
+    assert run_trainer(raw, tmp_path) == 0
+    assert [(point["step"], "loss/val/total" in point) for point in series(tmp_path)] == [(1, False), (2, True)]
 
 
 def test_a_signal_before_training_ends_the_process_with_75(tmp_path: Path, base: Path) -> None:
