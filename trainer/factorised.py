@@ -5,6 +5,7 @@ model does not depend on what follows.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-class LatentModel(nn.Module):
+class LatentModel(nn.Module, ABC):
     """All that is trained when a base model is disentangled; see `trainer.latents` for how to make one.
 
     Evaluation needs the following, and nothing of the kind of the latent:
@@ -91,22 +92,23 @@ class LatentModel(nn.Module):
     def prepare_tokens(self, table: Tensor) -> None:
         """Set the rows of the latent's tokens in the base's embedding, (V, d), before it is copied."""
 
+    @abstractmethod
     def router(self, at_z: Tensor) -> Gaussians | Categoricals:
         """Return p(z|x) from the generator's final states at ``<z>``, (B, d)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def posterior_of(self, rows: Rows) -> Gaussians | Categoricals:
         """Return q(z|x,y) for B entangled records."""
-        raise NotImplementedError
 
+    @abstractmethod
     def latent_embeddings(self, z: Tensor) -> Tensor:
         """Return the embeddings, (..., d), at the one place between ``<z>`` and ``</z>`` for values of z."""
-        raise NotImplementedError
 
+    @abstractmethod
     def latent_values(self) -> Tensor | None:
         """Return all values of z, (K,), or None where they cannot be counted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(
         self,
         entangled: Rows,
@@ -125,7 +127,6 @@ class LatentModel(nn.Module):
             rng: of the posterior's samples; None: the reconstruction is that of the posterior's mode.
             divergence: whether to compare the latents' predictions, which needs the whole vocabulary at each target.
         """
-        raise NotImplementedError
 
     def condition(self, z: Tensor) -> Tensor:
         """Return the embeddings of the three tokens behind ``<z>``: the latent's, that of ``</z>`` and of ``<y>``.
