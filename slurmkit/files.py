@@ -114,25 +114,41 @@ def read_lines(path: Path, *, offset: int = 0) -> tuple[list[Any], int]:
     Raises:
         StoreError: a whole line is not JSON, or the file cannot be read. No file is no lines.
     """
-    records: list[Any] = []
-    end = offset
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                records.append(orjson.loads(line))
-                end += len(line)
+            content = file.read()
     except FileNotFoundError:
         return [], 0
-    except orjson.JSONDecodeError as error:
-        number = len(records) + 1
-        where = f"{path}:{number}" if offset == 0 else f"{path}: line {number} after byte {offset}"
-        raise StoreError(f"{where}: not JSON: {error.msg}. Restore the file from a backup.") from error
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}.") from error
-    return records, end
+    return parse_lines(content, str(path), start=offset)
+
+
+def parse_lines(content: bytes, where: str, *, start: int = 0) -> tuple[list[Any], int]:
+    """Parse JSON lines; a torn last line is left for later.
+
+    Args:
+        content: of a file, from the start of a line to the end.
+        where: the file, for the error.
+        start: at which of its bytes the content starts.
+
+    Returns:
+        the records, and the offset in the file behind the last whole line.
+
+    Raises:
+        StoreError: a whole line is not JSON.
+    """
+    *lines, torn = content.split(b"\n")
+    records: list[Any] = []
+    try:
+        for line in lines:
+            records.append(orjson.loads(line))
+    except orjson.JSONDecodeError as error:
+        number = len(records) + 1
+        at = f"{where}:{number}" if start == 0 else f"{where}: line {number} after byte {start}"
+        raise StoreError(f"{at}: not JSON: {error.msg}. Restore the file from a backup.") from error
+    return records, start + len(content) - len(torn)
 
 
 @contextlib.contextmanager

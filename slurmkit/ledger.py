@@ -13,9 +13,9 @@ Events (each with ``at``):
     extended    commit, added [run id], changed {old run id: new}, removed [run id]
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from slurmkit.errors import StoreError
 from slurmkit.records import Json
@@ -78,6 +78,63 @@ class Attempt:
         return self.end.reason if self.end else None
 
 
+class KnownAttempts(Protocol):
+    """Latest attempts as they were at some place in the journal."""
+
+    def runs(self) -> Iterable[str]:
+        """Return the ids of the runs that have an attempt."""
+        ...
+
+    def under_way(self) -> Iterable[str]:
+        """Return the ids of those of which no end was observed."""
+        ...
+
+    def attempt(self, run: str) -> Attempt | None:
+        """Make the attempt of a run; None: it has none."""
+        ...
+
+
+class Attempts(MutableMapping[str, Attempt]):
+    """Run id to its latest attempt: known ones are made when they are first asked for, as there may be 100,000."""
+
+    def __init__(self, known: KnownAttempts) -> None:
+        self._known = known
+        self._made: dict[str, Attempt | None] = {}
+        """What was asked for or set; None: there is none, or no more."""
+
+    def __getitem__(self, run: str) -> Attempt:
+        if run not in self._made:
+            self._made[run] = self._known.attempt(run)
+        attempt = self._made[run]
+        if attempt is None:
+            raise KeyError(run)
+        return attempt
+
+    def __setitem__(self, run: str, attempt: Attempt) -> None:
+        self._made[run] = attempt
+
+    def __delitem__(self, run: str) -> None:
+        if run not in self:
+            raise KeyError(run)
+        self._made[run] = None
+
+    def __iter__(self) -> Iterator[str]:
+        return (run for run in list(dict.fromkeys([*self._known.runs(), *self._made])) if run in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def made(self) -> Iterable[str]:
+        """Return the runs whose attempts may not be as they were known."""
+        return list(self._made)
+
+    def under_way(self) -> dict[str, Attempt]:
+        """Return those of which no end is known."""
+        for run in self._known.under_way():
+            self.get(run)
+        return {run: attempt for run, attempt in self._made.items() if attempt is not None and attempt.end is None}
+
+
 class FollowUp(NamedTuple):
     """A command that a scheduler starts once all jobs have ended."""
 
@@ -97,7 +154,7 @@ class Ledger:
         then: what was last submitted to follow them all.
     """
 
-    attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
+    attempts: MutableMapping[str, Attempt] = field(default_factory=dict[str, Attempt])
     previous: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     open_intents: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     held: set[str] = field(default_factory=set[str])
@@ -106,20 +163,28 @@ class Ledger:
     @property
     def under_way(self) -> dict[str, Attempt]:
         """The attempts that have not been observed to end."""
+        if isinstance(self.attempts, Attempts):
+            return self.attempts.under_way()
         return {run: attempt for run, attempt in self.attempts.items() if attempt.end is None}
 
+    def moved(self) -> Iterable[str]:
+        """Return the runs whose latest attempt is under way, or may not be as it was known beforehand."""
+        under_way = self.under_way
+        return {*under_way, *self.attempts.made()} if isinstance(self.attempts, Attempts) else self.attempts
 
-def replay(events: Iterable[dict[str, Json]], *, where: str = "journal.jsonl") -> Ledger:
+
+def replay(events: Iterable[dict[str, Json]], *, where: str = "journal.jsonl", onto: Ledger | None = None) -> Ledger:
     """Fold the journal's events into a ledger.
 
     Args:
         events: in their order.
         where: the file they come from, for the error.
+        onto: what the events before these have come to, which is changed; None: there are none before.
 
     Raises:
         StoreError: a line that no command has written.
     """
-    ledger = Ledger()
+    ledger = Ledger() if onto is None else onto
     for number, event in enumerate(events, start=1):
         try:
             apply = _APPLY.get(event["event"])

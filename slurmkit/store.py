@@ -80,6 +80,32 @@ class Row(NamedTuple):
         )
 
 
+class FrozenRuns:
+    """The frozen runs as they were read, the retired ones among them, in the definition's order.
+
+    Attributes:
+        path: the file.
+        content: its bytes.
+    """
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self.path = path
+        self.content = content
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """All runs, parsed when they are first asked for.
+
+        Raises:
+            StoreError: the file holds what is no run.
+        """
+        records, _ = files.parse_lines(self.content, str(self.path))
+        try:
+            return [Row.from_json(record) for record in records]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{self.path}: holds what is no run. Restore the file from a backup.") from error
+
+
 class Store:
     """The folder ``runs/`` of a project."""
 
@@ -196,6 +222,11 @@ class CollectionStore:
         return self.records / "overview.json"
 
     @property
+    def runs_index(self) -> Path:
+        """What the frozen runs and the journal come to: a cache, made anew where it is gone or doubted."""
+        return self.records / "runs.index"
+
+    @property
     def metrics_index(self) -> Path:
         """What was read of the runs' metrics files: a cache, made anew where it is gone."""
         return self.records / "metrics.index"
@@ -308,32 +339,52 @@ class CollectionStore:
     def _made_meanwhile(self) -> UsageError:
         return UsageError(f"collection {self.name!r}: another shell has just created it.")
 
-    def rows(self) -> list[Row]:
-        """Read the frozen runs, the retired ones among them, in the definition's order.
+    def frozen_runs(self) -> FrozenRuns:
+        """Read the frozen runs.
 
         Raises:
-            StoreError: the file is gone, or holds what is no run: a collection without runs would look complete.
+            StoreError: the file is gone or cannot be read: a collection without runs would look complete.
         """
-        records, _ = files.read_lines(self.runs_file)
+        path = self.runs_file
         try:
-            rows = [Row.from_json(record) for record in records]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{self.runs_file}: holds what is no run. Restore the file from a backup.") from error
-        if not rows and not self.runs_file.exists():
-            raise StoreError(f"{self.runs_file}: is missing. Restore the file from a backup.")
-        return rows
+            return FrozenRuns(path, path.read_bytes())
+        except FileNotFoundError as error:
+            raise StoreError(f"{path}: is missing. Restore the file from a backup.") from error
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror}.") from error
+
+    def rows(self) -> list[Row]:
+        """Read and parse the frozen runs, the retired ones among them, in the definition's order.
+
+        Raises:
+            StoreError: the file is gone, or holds what is no run.
+        """
+        return self.frozen_runs().rows
+
+    def journal_content(self) -> bytes:
+        """Read the journal as it is.
+
+        Raises:
+            StoreError: it is gone, or has no whole line (its first one is as old as the collection): without it, runs
+                that are under way or completed would look as if they had never been submitted.
+        """
+        try:
+            content = self.journal.read_bytes()
+        except FileNotFoundError:
+            content = b""
+        except OSError as error:
+            raise StoreError(f"{self.journal}: cannot be read: {error.strerror}.") from error
+        if b"\n" not in content:
+            raise StoreError(f"{self.journal}: is missing or empty. Restore the file from a backup.")
+        return content
 
     def events(self) -> list[dict[str, Json]]:
-        """Read the journal.
+        """Read and parse the journal.
 
         Raises:
-            StoreError: it is gone or empty (its first line is as old as the collection): without it, runs that are
-                under way or completed would look as if they had never been submitted.
+            StoreError: it is gone or empty, or a line is not JSON.
         """
-        events, _ = files.read_lines(self.journal)
-        if not events:
-            raise StoreError(f"{self.journal}: is missing or empty. Restore the file from a backup.")
-        return events
+        return files.parse_lines(self.journal_content(), str(self.journal))[0]
 
     def replace_rows(self, rows: Sequence[Row], header: dict[str, Json], definition: bytes) -> None:
         """Replace the frozen runs after an extension. The caller holds the lock.

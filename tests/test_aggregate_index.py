@@ -128,7 +128,7 @@ def test_few_new_files_leave_the_base_as_it_is_until_they_are_many(runs: list[Ru
     assert sorted(index.load(tmp_path / "x").recent.ids) == sorted([runs[1].id, runs[3].id])
     again[4] = tried_again(runs[4], 13.0)
     read_metrics(again, tmp_path / "x")
-    assert index.load(tmp_path / "x").base.ids == [run.id for run in runs]
+    assert list(index.load(tmp_path / "x").base.ids) == [run.id for run in runs]
     assert not (tmp_path / "x.recent").exists()
     assert plain(read_metrics(again, tmp_path / "x")) == plain(read_metrics(again))
 
@@ -141,7 +141,7 @@ def test_a_torn_second_file_costs_only_its_own_rows(runs: list[RunStatus], tmp_p
     content = (tmp_path / "x.recent").read_bytes()
     (tmp_path / "x.recent").write_bytes(content[:-3])
     known = index.load(tmp_path / "x")
-    assert (known.base.ids, known.recent.ids) == ([run.id for run in runs], [])
+    assert (list(known.base.ids), list(known.recent.ids)) == ([run.id for run in runs], [])
     assert plain(read_metrics(again, tmp_path / "x")) == plain(read_metrics(again))
     assert (tmp_path / "x.recent").read_bytes() == content
 

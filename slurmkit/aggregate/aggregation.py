@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from slurmkit.aggregate.choose import match_metrics, telling_metrics
+from slurmkit.aggregate.columns import rows_with
 from slurmkit.aggregate.deltas import complete_baseline, guess_baseline, matched_deltas
 from slurmkit.aggregate.frame import axis_column, axis_columns, metric_columns, mixed_commits, to_frame
 from slurmkit.aggregate.metric_info import MetricInfo, describe_metrics
@@ -19,6 +21,7 @@ from slurmkit.errors import UsageError
 from slurmkit.names import did_you_mean, label_text
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
+from slurmkit.statuses import RunColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,9 @@ def aggregate(
     Raises:
         UsageError: an axis, metric or baseline that does not exist.
     """
-    read = read_metrics(statuses, index_file, reread=reread)
-    frame = to_frame(statuses, axes, metrics=read)
+    runs = RunColumns.of(statuses)
+    read = read_metrics(statuses, index_file, reread=reread, runs=runs)
+    frame = to_frame(statuses, axes, metrics=read, runs=runs)
     columns = {axis_column(name): tuple(values) for name, values in axes.items()}
     seed = axis_column(seed_axis) if seed_axis is not None and seed_axis in axes else None
     rows_by = _rows_by(frame, by, seed)
@@ -151,16 +155,15 @@ def aggregate(
         nulls=_nulls(shown, read.null_reasons),
         commits=mixed_commits(frame),
         noops=suspected_noops(frame, statuses, columns),
-        changed=_changed(statuses),
+        changed=_changed(runs),
     )
 
 
-def _changed(statuses: Sequence[RunStatus]) -> dict[str, list[str]]:
+def _changed(runs: RunColumns) -> dict[str, list[str]]:
     """Return the completed runs whose config is no longer the definition's, by what was changed."""
     found: dict[str, list[str]] = {}
-    for status in statuses:
-        if status.changed and status.state is State.COMPLETED:
-            found.setdefault(", ".join(status.changed), []).append(status.name)
+    for row in np.flatnonzero(~rows_with(runs.changed, "") & rows_with(runs.state, State.COMPLETED)).tolist():
+        found.setdefault(runs.changed[row], []).append(runs.name[row])
     return found
 
 

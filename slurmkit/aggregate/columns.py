@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from slurmkit.packed import Coded
 from slurmkit.records import Json
 
 PROVENANCE_PREFIX = "provenance/"
@@ -15,10 +16,21 @@ PROVENANCE_PREFIX = "provenance/"
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 Codes = np.ndarray[Any, np.dtype[np.int32]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 _ABSENT_BITS = np.int64(0x7FF8_0000_0000_0001)
 """A NaN that no arithmetic makes: the file has not got the key. A null is the usual NaN."""
 _ABSENT: np.float64 = _ABSENT_BITS.view(np.float64)
+
+
+def codes_of(column: Coded) -> Codes:
+    """Return (rows,) places of a column's values."""
+    return np.asarray(column.codes, dtype=np.int32)
+
+
+def rows_with(column: Coded, value: Json) -> Bools:
+    """Return (rows,): which have a value."""
+    return np.array([own == value for own in column.values], dtype=np.bool_)[codes_of(column)]
 
 
 @dataclass(slots=True)

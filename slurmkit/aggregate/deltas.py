@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from slurmkit.aggregate.frame import Bools, Floats, Ints, axis_column, axis_columns, usable
-from slurmkit.aggregate.groups import Groups, group_rows, mean_interval
+from slurmkit.aggregate.groups import Groups, group_means, group_rows, mean_interval, row_each
 from slurmkit.definition.grid import BLOCK, SETTING
 from slurmkit.errors import UsageError
 from slurmkit.names import did_you_mean, label_text
@@ -77,19 +77,16 @@ def matched_deltas(
         shown=group_rows(frame, columns, axes),
         within=group_rows(frame, list(within)),
     )
-    labels = frame[columns].iloc[pairing.shown.first].reset_index(drop=True)
-    rows = np.flatnonzero(settings.codes[pairing.shown.first] != baseline_setting)
+    if not metrics:
+        return pd.DataFrame(columns=[*columns, "metric", *FIGURES])
+    lines = np.flatnonzero(settings.codes[pairing.shown.first] != baseline_setting)
     usable_rows = usable(frame)
-    parts: list[pd.DataFrame] = []
+    figures: list[dict[str, Floats | Ints]] = []
     for metric in metrics:
         values: Floats = frame[metric].to_numpy(dtype=np.float64)
-        figures = _compare(values, usable_rows & np.isfinite(values), pairing)
-        parts.append(labels.assign(metric=metric, **figures).iloc[rows])
-    if not parts:
-        return pd.DataFrame(columns=[*columns, "metric", *FIGURES])
-    tidy = pd.concat(parts, ignore_index=True)
-    order = np.argsort(np.tile(np.arange(len(rows)), len(parts)), kind="stable")
-    return tidy.iloc[order].reset_index(drop=True)
+        own = _compare(values, usable_rows & np.isfinite(values), pairing)
+        figures.append({name: column[lines] for name, column in own.items()})
+    return row_each(frame[columns].iloc[pairing.shown.first[lines]], metrics, figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +119,13 @@ def _compare(values: Floats, good: Bools, pairing: _Pairing) -> dict[str, Floats
     shown, lines = pairing.shown, len(pairing.shown)
     reference, other = good & pairing.is_baseline, good & ~pairing.is_baseline
     codes = pairing.counterparts.codes
-    against = mean_interval(values[reference], codes[reference], len(pairing.counterparts))[1][codes]
+    against = group_means(values[reference], codes[reference], len(pairing.counterparts))[1][codes]
     paired = other & np.isfinite(against)
     pairs = shown.codes[paired]
     n, difference, half_width = mean_interval(values[paired] - against[paired], pairs, lines)
-    n_setting, setting_naive, _ = mean_interval(values[other], shown.codes[other], lines)
+    n_setting, setting_naive = group_means(values[other], shown.codes[other], lines)
     per_line = pairing.within.codes[shown.first]
-    n_within, within_naive, _ = mean_interval(values[reference], pairing.within.codes[reference], len(pairing.within))
+    n_within, within_naive = group_means(values[reference], pairing.within.codes[reference], len(pairing.within))
     n_baseline = n_within[per_line]
     cell_pairs = np.unique(pairs * len(pairing.cells) + pairing.cells.codes[paired]) // max(len(pairing.cells), 1)
     naive_baseline = within_naive[per_line]
@@ -136,8 +133,8 @@ def _compare(values: Floats, good: Bools, pairing: _Pairing) -> dict[str, Floats
     return {
         "n": n,
         "common_cells": np.bincount(cell_pairs, minlength=lines),
-        "baseline_mean": mean_interval(against[paired], pairs, lines)[1],
-        "setting_mean": mean_interval(values[paired], pairs, lines)[1],
+        "baseline_mean": group_means(against[paired], pairs, lines)[1],
+        "setting_mean": group_means(values[paired], pairs, lines)[1],
         "difference": difference,
         "half_width": half_width,
         "n_baseline": n_baseline,

@@ -5,10 +5,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as untyped_arrow  # pyright: ignore[reportMissingTypeStubs]
+import pyarrow.compute as untyped_compute  # pyright: ignore[reportMissingTypeStubs]
 
+from slurmkit.aggregate.columns import codes_of
 from slurmkit.aggregate.read import Metrics, read_metrics
+from slurmkit.packed import Coded, Column, Texts
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
+from slurmkit.statuses import RunColumns
+
+arrow: Any = untyped_arrow
+compute: Any = untyped_compute
 
 RUN_COLUMNS = ("id", "name", "state", "reason", "attempt", "commit")
 """Columns of a run's own, between its axes and its metrics."""
@@ -19,7 +27,11 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def to_frame(
-    statuses: Sequence[RunStatus], axes: Mapping[str, Sequence[Json]], *, metrics: Metrics | None = None
+    statuses: Sequence[RunStatus],
+    axes: Mapping[str, Sequence[Json]],
+    *,
+    metrics: Metrics | None = None,
+    runs: RunColumns | None = None,
 ) -> pd.DataFrame:
     """Return one row a run: its axis values, where it stands, its metrics.
 
@@ -32,27 +44,22 @@ def to_frame(
         statuses: the runs, in the definition's order.
         axes: axis name to its values, in the definition's order.
         metrics: what `read_metrics` gave for the same runs; None reads the files now.
+        runs: the columns of `statuses`, where they are at hand.
     """
+    runs = runs or RunColumns.of(statuses)
     if metrics is None:
-        metrics = read_metrics(statuses)
-    cells = [status.axes for status in statuses]
-    keys = dict.fromkeys(map(tuple, cells))
-    names = list(dict.fromkeys([*axes, *(name for cell in keys for name in cell)]))
-    if list(keys) == [tuple(names)]:  # each dict looked at once: with 100,000 of them the time is the memory's
-        flat = [value for cell in cells for value in cell.values()]
-        values = [flat[place :: len(names)] for place in range(len(names))]
-    else:
-        values = [[cell.get(name) for cell in cells] for name in names]
-    columns: dict[str, Any] = {axis_column(name): _axis_values(own) for name, own in zip(names, values, strict=True)}
-    reasons = [None if status.reason is None else str(status.reason) for status in statuses]
-    for position, flaw in metrics.flaws.items():
-        reasons[position] = flaw.value
-    columns["id"] = _texts([status.id for status in statuses])
-    columns["name"] = _texts([status.name for status in statuses])
-    columns["state"] = _few_texts([str(status.state) for status in statuses])
+        metrics = read_metrics(statuses, runs=runs)
+    missing = Coded.of([None] * len(statuses))
+    columns: dict[str, Any] = {
+        axis_column(name): _axis_values(runs.axes.get(name, missing)) for name in dict.fromkeys([*axes, *runs.axes])
+    }
+    reasons = runs.reason.changed({position: flaw.value for position, flaw in metrics.flaws.items()})
+    columns["id"] = _texts(runs.id)
+    columns["name"] = _texts(runs.name)
+    columns["state"] = _few_texts(runs.state)
     columns["reason"] = _few_texts(reasons)
-    columns["attempt"] = np.array([status.attempt for status in statuses], dtype=np.int64)
-    columns["commit"] = _few_texts([status.commit for status in statuses])
+    columns["attempt"] = np.array(runs.attempt.values, dtype=np.int64)[codes_of(runs.attempt)]
+    columns["commit"] = _few_texts(runs.commit)
     taken = set(columns)
     for key in sorted(metrics.numbers.keys() | metrics.others.keys()):
         column = metrics.numbers[key] if key in metrics.numbers else _other_values(metrics.others[key])
@@ -60,15 +67,17 @@ def to_frame(
     return pd.DataFrame(columns, copy=False)  # the columns are this frame's own: together they may be large
 
 
-def _texts(values: Sequence[str | None]) -> Any:
-    return pd.array(list(values), dtype="str")
+def _texts(column: Column) -> Any:
+    if isinstance(column, Texts) and len(column):  # a text each would be made only to be packed again
+        lines = arrow.array([column.packed.decode()], arrow.large_string())
+        return pd.array(compute.split_pattern(lines, "\n").values, dtype="str")
+    return pd.array(column.listed(), dtype="str")
 
 
-def _few_texts(values: Sequence[str | None]) -> Any:
+def _few_texts(column: Coded) -> Any:
     """Return a column of texts of which most are repeated: each is converted once."""
-    places: dict[str | None, int] = {}
-    codes = [places.setdefault(value, len(places)) for value in values]
-    return pd.array(list(places), dtype="str").take(np.array(codes, dtype=np.intp))
+    texts = [None if value is None else str(value) for value in column.values]
+    return pd.array(texts, dtype="str").take(codes_of(column))
 
 
 def axis_column(axis: str) -> str:
@@ -88,14 +97,13 @@ def metric_columns(frame: pd.DataFrame) -> list[str]:
     return [name for name in names[names.index(RUN_COLUMNS[-1]) + 1 :] if frame[name].dtype == np.float64]
 
 
-def _axis_values(values: list[Json]) -> Any:
+def _axis_values(column: Coded) -> Any:
     """Return a column: numbers, bools or texts as such, and as objects where kinds are mixed or missing."""
-    types = set(map(type, values))
+    types = set(map(type, column.values))
     if types == {str}:
-        return _few_texts(values)
-    if types and (types <= {int, float} or types == {bool}):
-        return pd.Series(values)
-    return pd.Series(values, dtype=object)
+        return _few_texts(column)
+    alike = bool(types) and (types <= {int, float} or types == {bool})
+    return pd.Series(column.values, dtype=None if alike else object).take(codes_of(column)).reset_index(drop=True)
 
 
 def _other_values(values: list[Json]) -> Any:

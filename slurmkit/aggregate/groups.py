@@ -78,6 +78,25 @@ def _is_missing(value: Json) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def group_means(values: Floats, codes: Ints, size: int) -> tuple[Ints, Floats]:
+    """Return number and mean of each group.
+
+    Args:
+        values: (rows,) finite.
+        codes: (rows,) the group of each.
+        size: number of groups.
+
+    Returns:
+        (size,) n; (size,) mean, NaN where n is 0.
+    """
+    n: Ints = np.bincount(codes, minlength=size)
+    first = np.full(size, np.nan)
+    first[codes[::-1]] = values[::-1]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        # From a group's first value on: equal values have exactly that mean and no spread.
+        return n, first + np.bincount(codes, values - first[codes], size) / n
+
+
 def mean_interval(values: Floats, codes: Ints, size: int) -> tuple[Ints, Floats, Floats]:
     """Return number, mean and half-width of the mean's 95 % t-interval of each group.
 
@@ -89,15 +108,25 @@ def mean_interval(values: Floats, codes: Ints, size: int) -> tuple[Ints, Floats,
     Returns:
         (size,) n; (size,) mean, NaN where n is 0; (size,) half-width t(n - 1) s / sqrt(n), NaN where n is below 2.
     """
-    n: Ints = np.bincount(codes, minlength=size)
-    first = np.full(size, np.nan)
-    first[codes[::-1]] = values[::-1]
+    n, mean = group_means(values, codes, size)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # From a group's first value on: equal values have exactly that mean and no spread.
-        mean = first + np.bincount(codes, values - first[codes], size) / n
         variance = np.bincount(codes, (values - mean[codes]) ** 2, size) / (n - 1)
         factor = np.full(size, np.nan)
         for count in np.unique(n[n > 1]).tolist():
             factor[n == count] = t_half_width_factor(count - 1)
         half_width = factor * np.sqrt(variance / n)
     return n, mean, half_width
+
+
+def row_each(labels: pd.DataFrame, metrics: Sequence[str], figures: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Return a table with a row for each row of some labels and each metric: the metrics of one after the other.
+
+    Args:
+        labels: what each row is about.
+        metrics: names, for the column ``metric``.
+        figures: of each metric: column to (labels,) values.
+    """
+    rows = np.repeat(np.arange(len(labels)), len(metrics))
+    columns = {name: np.stack([own[name] for own in figures], axis=1).ravel() for name in figures[0]}
+    about = {str(name): labels[name].take(rows).array for name in labels.columns}
+    return pd.DataFrame({**about, "metric": list(metrics) * len(labels), **columns})

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from slurmkit.aggregate import index
-from slurmkit.aggregate.columns import Columns
+from slurmkit.aggregate.columns import Columns, Positions, rows_with
 from slurmkit.aggregate.metrics_file import METRICS_FILE, Flaw, FlawError, Problem, kind_of, values_of
+from slurmkit.packed import Texts
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
+from slurmkit.statuses import RunColumns, chosen
 
 REASON_SUFFIX = "__reason"
 """``<key>__reason`` says why ``<key>`` is null."""
@@ -60,7 +62,13 @@ class _Group:
     values: list[Json] = field(default_factory=list[Json])
 
 
-def read_metrics(statuses: Sequence[RunStatus], index_file: Path | None = None, *, reread: bool = False) -> Metrics:
+def read_metrics(
+    statuses: Sequence[RunStatus],
+    index_file: Path | None = None,
+    *,
+    reread: bool = False,
+    runs: RunColumns | None = None,
+) -> Metrics:
     """Read the metrics of the completed runs among some runs.
 
     Files of runs that are not completed are not looked at: such a file is a partial one, or an earlier attempt's.
@@ -73,36 +81,38 @@ def read_metrics(statuses: Sequence[RunStatus], index_file: Path | None = None, 
         index_file: where good files are remembered (`index`): what was read of a file with the SHA-256 that was
             observed is not read again, whatever has become of the file since. None: all are read.
         reread: read all files, and remember nothing but these.
+        runs: the columns of `statuses`, where they are at hand.
     """
-    completed = [position for position, status in enumerate(statuses) if status.state is State.COMPLETED]
-    if index_file is None:
+    runs = runs or RunColumns.of(statuses)
+    completed = rows_with(runs.state, State.COMPLETED)
+    ids = runs.id
+    if index_file is None or not isinstance(ids, Texts):
         columns = Columns(len(statuses))
-        return _interpreted(columns, statuses, _read_files(columns, statuses, completed))
-    ids = [status.id for status in statuses]
-    observed = [status.metrics_sha256 if status.state is State.COMPLETED else None for status in statuses]
+        return _interpreted(columns, statuses, _read_files(columns, statuses, np.flatnonzero(completed)))
+    observed = index.hashes_of(runs.metrics_sha256)
     known = index.Index() if reread else index.load(index_file)
-    in_base, in_recent = known.base.rows_of(ids, observed), known.recent.rows_of(ids, observed)
+    in_base = np.where(completed, known.base.rows_of(ids, observed), -1)
+    in_recent = np.where(completed, known.recent.rows_of(ids, observed), -1)
     columns = known.base.columns_of(ids, in_base)
     later = np.flatnonzero((in_base < 0) & (in_recent >= 0))
     columns.take(known.recent.columns, later, in_recent[later])
     good = (in_base >= 0) | (in_recent >= 0)
-    unread = [position for position in completed if not good[position]]
+    unread = np.flatnonzero(completed & ~good)
     flawed = _read_files(columns, statuses, unread)
-    fresh = [position for position in unread if position not in flawed and observed[position] is not None]
-    if fresh or reread:
+    can_be_known = (observed != index.NO_HASH).any(axis=1)
+    fresh = unread[[can_be_known[position] and position not in flawed for position in unread.tolist()]]
+    if len(fresh) or reread:
         good[fresh] = True
-        kept = np.flatnonzero(good)
-        read = index.Part(ids, [sha256 or "" for sha256 in observed], columns).chosen(kept)
-        index.save(index_file, known, read, np.searchsorted(kept, fresh))
+        index.save(index_file, known, index.Part(ids, observed, columns), np.flatnonzero(good), fresh)
     return _interpreted(columns, statuses, flawed)
 
 
-def _read_files(columns: Columns, statuses: Sequence[RunStatus], positions: Sequence[int]) -> dict[int, Problem]:
+def _read_files(columns: Columns, statuses: Sequence[RunStatus], positions: Positions) -> dict[int, Problem]:
     """Read the files of some runs into columns, and return by position what is wrong with the others."""
     groups: dict[tuple[str, ...], _Group] = {}
     flawed: dict[int, Problem] = {}
-    for position in positions:
-        status = statuses[position]
+    places = positions.tolist()
+    for position, status in zip(places, chosen(statuses, places), strict=True):
         path = f"{status.folder}/{METRICS_FILE}"
         try:
             values = values_of(path, status)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from slurmkit.aggregate.frame import Floats, Ints, axis_column, axis_columns, usable
-from slurmkit.aggregate.groups import group_rows, mean_interval
+from slurmkit.aggregate.frame import Bools, Floats, Ints, axis_column, axis_columns, usable
+from slurmkit.aggregate.groups import group_means, group_rows, mean_interval, row_each
 from slurmkit.names import label_text
 from slurmkit.records import Json
 
@@ -74,51 +74,70 @@ def summarise(
     units = group_rows(frame, left_out)
     cells = completeness(frame, by, axes)
     usable_rows = usable(frame)
-    parts: list[pd.DataFrame] = []
+    columns = ["metric", "mean", "half_width", "n", "cells", "uneven", "common_mean", "common_cells"]
+    columns += ["completed", "planned"]
+    if not metrics:
+        return pd.DataFrame(columns=[*by, *columns])
+    runs = {name: cells[name].to_numpy() for name in ("completed", "planned")}
+    figures: list[dict[str, Floats | Ints | Bools]] = []
     for metric in metrics:
         values: Floats = frame[metric].to_numpy(dtype=np.float64)
         good = usable_rows & np.isfinite(values)
-        part = cells[list(by)].copy()
-        part["metric"] = metric
         if left_out:
-            _mean_over_cells(part, values[good], groups.codes[good], units.codes[good])
+            means = _mean_over_cells(values[good], groups.codes[good], units.codes[good], len(groups))
         else:
-            n, mean, half_width = mean_interval(values[good], groups.codes[good], len(groups))
-            part = part.assign(mean=mean, half_width=half_width, n=n, cells=np.minimum(n, 1))
-            part = part.assign(uneven=False, common_mean=mean, common_cells=part["cells"])
-        parts.append(part.assign(completed=cells["completed"], planned=cells["planned"]))
-    columns = ["metric", "mean", "half_width", "n", "cells", "uneven", "common_mean", "common_cells"]
-    columns += ["completed", "planned"]
-    if not parts:
-        return pd.DataFrame(columns=[*by, *columns])
-    tidy = pd.concat(parts, ignore_index=True)
-    by_cell = np.argsort(np.tile(np.arange(len(groups)), len(parts)), kind="stable")
-    return tidy.iloc[by_cell].reset_index(drop=True)[[*by, *columns]]
+            means = _mean_over_seeds(values[good], groups.codes[good], len(groups))
+        figures.append(means | runs)
+    return row_each(cells[list(by)], metrics, figures)[[*by, *columns]]
 
 
-def _mean_over_cells(part: pd.DataFrame, values: Floats, groups: Ints, units: Ints) -> None:
-    """Add the columns of a mean over left-out axes to one row a group.
+def _mean_over_seeds(values: Floats, groups: Ints, size: int) -> dict[str, Floats | Ints | Bools]:
+    """Return the columns of a mean over the seeds of a cell, (size,) each.
 
     Args:
-        part: (groups,) rows to add to.
+        values: (runs,) the metric.
+        groups: (runs,) the group of each run.
+        size: number of groups.
+    """
+    n, mean, half_width = mean_interval(values, groups, size)
+    cells = np.minimum(n, 1)
+    return {
+        "mean": mean,
+        "half_width": half_width,
+        "n": n,
+        "cells": cells,
+        "uneven": np.zeros(size, dtype=np.bool_),
+        "common_mean": mean,
+        "common_cells": cells,
+    }
+
+
+def _mean_over_cells(values: Floats, groups: Ints, units: Ints, size: int) -> dict[str, Floats | Ints | Bools]:
+    """Return the columns of a mean over left-out axes, (size,) each.
+
+    Args:
         values: (runs,) the metric.
         groups: (runs,) the group of each run.
         units: (runs,) the combination of left-out axis values of each run.
+        size: number of groups.
     """
-    size = len(part)
     width = int(units.max(initial=0)) + 1
     pairs, cell_of_run = np.unique(groups * width + units, return_inverse=True)
-    _, cell_means, _ = mean_interval(values, cell_of_run, len(pairs))
+    _, cell_means = group_means(values, cell_of_run, len(pairs))
     cell_group, cell_unit = pairs // width, pairs % width
-    cells, means, _ = mean_interval(cell_means, cell_group, size)
+    cells, means = group_means(cell_means, cell_group, size)
     common = np.bincount(cell_unit, minlength=width) == np.count_nonzero(cells)
     shared = common[cell_unit]
-    common_n, common_mean, _ = mean_interval(cell_means[shared], cell_group[shared], size)
-    uneven = bool((cells[cells > 0] != common.sum()).any())
-    part["mean"], part["half_width"] = means, np.nan
-    part["n"], part["cells"] = np.bincount(groups, minlength=size), cells
-    part["uneven"] = uneven
-    part["common_mean"], part["common_cells"] = common_mean, common_n
+    common_n, common_mean = group_means(cell_means[shared], cell_group[shared], size)
+    return {
+        "mean": means,
+        "half_width": np.full(size, np.nan),
+        "n": np.bincount(groups, minlength=size),
+        "cells": cells,
+        "uneven": np.full(size, bool((cells[cells > 0] != common.sum()).any())),
+        "common_mean": common_mean,
+        "common_cells": common_n,
+    }
 
 
 def pivot(summary: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], metric: str, value: str) -> pd.DataFrame:

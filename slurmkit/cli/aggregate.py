@@ -80,7 +80,8 @@ def command(
     collection = open_collection(name)
     axes = collection.axes
     against = parse_baseline(baseline, axes) if baseline is not None else None
-    statuses = select(collection.statuses(), where)
+    everyone = collection.statuses()
+    statuses = select(everyone, where) if where else everyone
     if history:
         return _history(statuses, axes, metrics, output)
     made = aggregate(

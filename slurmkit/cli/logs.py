@@ -73,7 +73,7 @@ def _absent(status: RunStatus, attempt: int | None) -> str:
     return f"has not started yet ({status.state} {status.evidence}".rstrip() + ")"
 
 
-def _most_telling(statuses: list[RunStatus]) -> RunStatus:
+def _most_telling(statuses: Sequence[RunStatus]) -> RunStatus:
     for state in (State.RUNNING, State.FAILED, State.COMPLETED):
         for status in statuses:
             if status.state is state:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,9 +75,9 @@ class Collection:
         """
         return poll(self.project.store, self.records)
 
-    def statuses(self) -> list[RunStatus]:
+    def statuses(self) -> Sequence[RunStatus]:
         """Return every run and where it stands now, in the definition's order."""
-        return self.snapshot().statuses()
+        return self.snapshot().table()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a run: axis values, state, and all metrics of the completed ones."""

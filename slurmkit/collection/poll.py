@@ -6,18 +6,21 @@ query to their scheduler, and the outcome files of those that the scheduler call
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from slurmkit import files
 from slurmkit.collection.backends import scheduler
 from slurmkit.collection.needs import needed_first
 from slurmkit.diagnose import conclude
 from slurmkit.errors import LockTimeoutError, SchedulerError, StoreError
-from slurmkit.ledger import Attempt, Ledger, Observation, replay
-from slurmkit.names import label_text
+from slurmkit.ledger import Attempt, Ledger, Observation
+from slurmkit.recorded import Recorded, changed_keys
+from slurmkit.recorded import read as read_recorded
 from slurmkit.records import Outcome, RunStatus
 from slurmkit.schedulers import JobReport, OutOfReachError
 from slurmkit.states import Reason, State
-from slurmkit.store import CollectionStore, Row, Store
+from slurmkit.statuses import Statuses
+from slurmkit.store import CollectionStore, FrozenRuns, Row, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,8 @@ class Snapshot:
 
     Attributes:
         records: where it was read from.
-        rows: its runs, the retired ones left out.
-        retired: the retired runs.
+        recorded: its runs and their attempts, as far as they are known from before.
+        frozen: its runs as they are in the file, parsed when they are asked for.
         ledger: what the journal says.
         live: run id to where it stands, for attempts under way.
         waiting: run id to (blocked or planned, why), for runs that wait for another run.
@@ -45,28 +48,50 @@ class Snapshot:
     """
 
     records: CollectionStore
-    rows: list[Row]
-    retired: list[Row]
+    recorded: Recorded
+    frozen: FrozenRuns
     ledger: Ledger
     live: dict[str, Standing] = field(default_factory=dict[str, Standing])
     waiting: dict[str, tuple[State, str]] = field(default_factory=dict[str, tuple[State, str]])
     problem: str = ""
 
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Its runs, the retired ones left out."""
+        return [row for row in self.frozen.rows if not row.retired]
+
+    @property
+    def retired(self) -> list[Row]:
+        """The retired runs."""
+        return self.recorded.retired
+
+    def names_of(self, runs: Iterable[str]) -> dict[str, str]:
+        """Return run id to name, of those runs that there are, also the retired ones."""
+        retired = {row.id: row.name for row in self.retired}
+        names = {run: self.recorded.name(run) or retired.get(run) for run in runs}
+        return {run: name for run, name in names.items() if name is not None}
+
     def statuses(self, rows: Iterable[Row] | None = None) -> list[RunStatus]:
-        """Return every run and where it stands, in the definition's order."""
+        """Return every run, or some, and where it stands, in the definition's order."""
+        if rows is None:
+            return list(self.table())
         commit: str = self.records.header["commit"]
         folder = str(self.records.folder)
-        return [self._status(row, commit, folder) for row in (self.rows if rows is None else rows)]
+        return [self._status(row, commit, folder) for row in rows]
+
+    def table(self) -> Statuses:
+        """Return every run and where it stands, in the definition's order, in columns."""
+        moved = {*self.ledger.moved(), *self.waiting}
+        rows = [row for run in moved if (row := self.recorded.row(run)) is not None]
+        news = {status.id: status for status in self.statuses(rows)}
+        return self.recorded.statuses(self.records.header["commit"], str(self.records.folder), news)
 
     def _status(self, row: Row, commit: str, folder: str) -> RunStatus:
         attempt = self.ledger.attempts.get(row.id)
         state, reason, evidence = State.PLANNED, None, ""
         number, job, sha, duration_s, peak_mb = 0, "", None, None, None
-        changed: tuple[str, ...] = ()
         if attempt is not None:
             number, job = attempt.number, attempt.job_id
-            if attempt.changes:
-                changed = tuple(f"{key}={label_text(value)}" for key, value in attempt.changes["set"].items())
             if attempt.end is not None:
                 _, state, reason, evidence, duration_s, peak_mb, sha = attempt.end
             elif (standing := self.live.get(row.id)) is not None:
@@ -90,19 +115,14 @@ class Snapshot:
             sha,
             duration_s,
             peak_mb,
-            changed,
+            changed_keys(attempt.changes if attempt else None),
         )
 
 
 def read(records: CollectionStore) -> Snapshot:
     """Read what the records say, without asking any scheduler."""
-    rows = records.rows()
-    kept = [row for row in rows if not row.retired]
-    return Snapshot(records, kept, [row for row in rows if row.retired], _ledger(records))
-
-
-def _ledger(records: CollectionStore) -> Ledger:
-    return replay(records.events(), where=str(records.journal))
+    recorded, ledger, frozen = read_recorded(records)
+    return Snapshot(records, recorded, frozen, ledger)
 
 
 def poll(store: Store, records: CollectionStore, *, locked: bool = False) -> Snapshot:
@@ -155,7 +175,7 @@ def settle(store: Store, snapshot: Snapshot) -> None:
         else:
             events.append({"event": "submitted", "token": token, "jobs": jobs})
     snapshot.records.append(*events)
-    snapshot.ledger = _ledger(snapshot.records)
+    snapshot.recorded, snapshot.ledger, snapshot.frozen = read_recorded(snapshot.records)
 
 
 def _ask(store: Store, snapshot: Snapshot, *, last_seen_will_do: bool) -> None:
@@ -163,10 +183,10 @@ def _ask(store: Store, snapshot: Snapshot, *, last_seen_will_do: bool) -> None:
     under_way = snapshot.ledger.under_way
     if not under_way:
         return
-    rows = {row.id: row for row in (*snapshot.rows, *snapshot.retired)}
+    names = snapshot.names_of(under_way)
     by_backend: dict[str, dict[str, Attempt]] = {}
     for run, attempt in under_way.items():
-        if attempt.job_id and run in rows:
+        if attempt.job_id and run in names:
             by_backend.setdefault(attempt.backend, {})[run] = attempt
     for backend, attempts in by_backend.items():
         asked = scheduler(backend, store)
@@ -181,7 +201,7 @@ def _ask(store: Store, snapshot: Snapshot, *, last_seen_will_do: bool) -> None:
             continue
         for run, attempt in attempts.items():
             report = reports.get(attempt.job_id)
-            snapshot.live[run] = _standing(snapshot.records, rows[run], attempt, report)
+            snapshot.live[run] = _standing(snapshot.records, names[run], attempt, report)
 
 
 def _show_last_seen(snapshot: Snapshot, attempts: dict[str, Attempt], last: Mapping[str, JobReport]) -> None:
@@ -189,10 +209,10 @@ def _show_last_seen(snapshot: Snapshot, attempts: dict[str, Attempt], last: Mapp
 
     Of a job that it had not told of, only a recorded completion counts: how others ended, it may know better.
     """
-    rows = {row.id: row for row in (*snapshot.rows, *snapshot.retired)}
+    names = snapshot.names_of(attempts)
     for run, attempt in attempts.items():
         report = last.get(attempt.job_id)
-        standing = _standing(snapshot.records, rows[run], attempt, report)
+        standing = _standing(snapshot.records, names[run], attempt, report)
         if report is None and standing.state is not State.COMPLETED:
             standing = Standing(State.UNKNOWN, None, "its scheduler is out of reach, and had not told of it before")
         snapshot.live[run] = standing
@@ -200,7 +220,6 @@ def _show_last_seen(snapshot: Snapshot, attempts: dict[str, Attempt], last: Mapp
 
 def _look_at_canaries(snapshot: Snapshot) -> None:
     """Say of runs whose jobs never started whether that was because one that went first on trial did not complete."""
-    names = {row.id: row.name for row in (*snapshot.rows, *snapshot.retired)}
     for run, standing in snapshot.live.items():
         canaries = snapshot.ledger.attempts[run].canaries
         if standing.state is not State.BLOCKED or not canaries:
@@ -209,7 +228,8 @@ def _look_at_canaries(snapshot: Snapshot) -> None:
         fallen = next((c for c, (state, _) in ends.items() if state in {State.FAILED, State.CANCELLED}), None)
         if fallen is not None:
             state, evidence = ends[fallen]
-            why = f"cancelled: {names[fallen]}, which went first on trial, {_ENDED_SO[state]}: {evidence}"
+            name = snapshot.names_of([fallen])[fallen]
+            why = f"cancelled: {name}, which went first on trial, {_ENDED_SO[state]}: {evidence}"
             snapshot.live[run] = Standing(State.CANCELLED, None, why)
         elif any(state is not State.COMPLETED for state, _ in ends.values()):
             snapshot.live[run] = Standing(State.QUEUED, None, "a run that went first on trial is just ending")
@@ -227,12 +247,12 @@ def _state_of(snapshot: Snapshot, run: str) -> tuple[State, str]:
     return (standing.state, standing.evidence) if standing else (State.QUEUED, "")
 
 
-def _standing(records: CollectionStore, row: Row, attempt: Attempt, report: JobReport | None) -> Standing:
+def _standing(records: CollectionStore, name: str, attempt: Attempt, report: JobReport | None) -> Standing:
     """Weigh the evidence for one attempt; a job that the scheduler calls pending has no news in its files."""
     outcome: Outcome | None = None
     if report is None or report.state.ended or report.restarts:
         try:
-            outcome = files.read_json(records.attempt_dir(row.name, attempt.number) / "outcome.json")
+            outcome = files.read_json(records.attempt_dir(name, attempt.number) / "outcome.json")
         except FileNotFoundError:
             outcome = None
         except StoreError as error:
@@ -257,7 +277,7 @@ def _record(snapshot: Snapshot, *, locked: bool) -> None:
     else:
         try:
             with snapshot.records.lock(timeout_s=0.5):
-                _append_observed(snapshot.records, _ledger(snapshot.records), ended)
+                _append_observed(snapshot.records, read(snapshot.records).ledger, ended)
         except StoreError:  # busy, full or read-only: what was seen is shown all the same
             pass
     for run, end in ended.items():
@@ -290,6 +310,8 @@ def _observation(attempt: Attempt, standing: Standing) -> Observation:
 
 def _look_at_needs(store: Store, snapshot: Snapshot) -> None:
     """Say of runs that could be submitted whether a run that they need stands in their way."""
+    if not snapshot.recorded.need_others:
+        return
     own = snapshot.records.name
     known: dict[str, dict[str, RunStatus]] = {}
     candidates = [row for row in snapshot.rows if row.needs and _could_be_submitted(snapshot, row)]
