@@ -93,6 +93,16 @@ def test_a_run_that_is_tried_again_has_no_metrics_meanwhile(runs: list[RunStatus
     assert plain(read_metrics(running, tmp_path / "x")) == plain(read_metrics(running))
 
 
+def test_a_run_whose_next_attempt_writes_the_same_file_has_its_metrics_again(
+    runs: list[RunStatus], tmp_path: Path
+) -> None:
+    """The index was written anew while it ran: what is known of it then must not be an empty row."""
+    read_metrics(runs, tmp_path / "x")
+    others = [tried_again(runs[0], 9.5), *runs[1:]]
+    read_metrics([others[0], runs[1]._replace(state=State.RUNNING, metrics_sha256=None), *runs[2:]], tmp_path / "x")
+    assert plain(read_metrics(others, tmp_path / "x")) == plain(read_metrics(others))
+
+
 def test_the_file_of_an_earlier_attempt_is_named(runs: list[RunStatus], tmp_path: Path) -> None:
     """The same file, but another hash in the journal: an attempt since, whose metrics these are not."""
     read_metrics(runs, tmp_path / "x")
