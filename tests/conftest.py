@@ -9,10 +9,14 @@ import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from slurmkit.files import try_lock
+
+if TYPE_CHECKING:
+    from slurmkit.report.model import Report
 
 pytest_plugins = ["slurm_fixtures", "worker_bench"]
 
@@ -166,3 +170,23 @@ axes:
   seed: {key: seed, values: [1, 2]}
 resources: {cpus: 1, mem: 300M, time: 60s}
 """
+
+
+@pytest.fixture(scope="session")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> "Report":
+    """Return the report of 24 runs of which 19 have results."""
+    from report_runs import DENSE, dense_result, made_report, make_collection
+
+    root = tmp_path_factory.mktemp("dense")
+    make_collection(root, DENSE, dense_result)
+    return made_report(root, "dense")
+
+
+@pytest.fixture(scope="session")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> "Report":
+    """Return the report of a sparse sweep of 63 runs of which 62 have results."""
+    from report_runs import SPARSE, made_report, make_collection, sparse_result
+
+    root = tmp_path_factory.mktemp("sparse")
+    make_collection(root, SPARSE, sparse_result)
+    return made_report(root, "sparse")

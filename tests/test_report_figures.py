@@ -1,5 +1,6 @@
 """The data behind a report's figures, and what their captions count, against values worked out by hand."""
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.font_manager import FontProperties, findfont
+from PIL import Image
 from report_runs import (
     DENSE,
     LEVEL,
@@ -20,7 +23,9 @@ from report_runs import (
 )
 
 from slurmkit.expand import Run
+from slurmkit.report.figures.font import light_font
 from slurmkit.report.figures.kept import fingerprint
+from slurmkit.report.figures.recording import Recorder
 from slurmkit.report.figures.standardised import standardise
 from slurmkit.report.figures.style import Drawn, new_drawing, panels, power_text, same_scale
 from slurmkit.report.figures.tradeoff import pareto_front
@@ -30,20 +35,6 @@ from slurmkit.report.model import Report, Section
 from slurmkit.report.write import write
 
 PROBE = "router_test_final/router_probe_accuracy"
-
-
-@pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    root = tmp_path_factory.mktemp("dense")
-    make_collection(root, DENSE, dense_result)
-    return made_report(root, "dense")
-
-
-@pytest.fixture(scope="module")
-def sparse(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    root = tmp_path_factory.mktemp("sparse")
-    make_collection(root, SPARSE, sparse_result)
-    return made_report(root, "sparse")
 
 
 def data_of(report: Report, name: str) -> pd.DataFrame:
@@ -150,7 +141,9 @@ def test_labels_with_dollars_are_no_formulas(tmp_path: Path) -> None:
         return Result({"accuracy": 0.5, "alignment": 0.2})
 
     make_collection(tmp_path, swept, result)
-    for figure in made_report(tmp_path, "dense").figures:
+    figures = made_report(tmp_path, "dense").figures
+    assert len(figures) == 4
+    for figure in figures:
         assert b">$c^x$</text>" in Drawn(figure.draw, figure.name).written("svg"), figure.name
 
 
@@ -162,6 +155,24 @@ def test_a_drawing_is_the_same_bytes_each_time_and_its_texts_are_texts(dense: Re
     assert first.written("pdf") == again.written("pdf")
     assert b"posterior_variance</text>" in svg
     assert first.written("png").startswith(b"\x89PNG")
+
+
+def test_nothing_in_a_drawing_is_cut_off_at_its_edge(dense: Report) -> None:
+    for figure in (figure for figure in dense.figures if figure.name in {"completion", "series"}):
+        picture = Image.open(io.BytesIO(Drawn(figure.draw, figure.name).written("png"))).convert("RGB")
+        dots = np.asarray(picture)
+        edges = [dots[:4], dots[-4:], dots[:, :4], dots[:, -4:]]
+        assert all(bool((edge == 255).all()) for edge in edges), figure.name
+        assert not bool((dots == 255).all())
+
+
+def test_a_text_is_drawn_with_a_smaller_font_only_if_that_has_all_of_it() -> None:
+    font = FontProperties(family="DejaVu Sans", size=8)
+    light = light_font(font, "\u00d7 10\u207b\u2075 \u03b2 fi")
+    assert Path(light.get_file()).stat().st_size < 200_000 < Path(findfont(font)).stat().st_size
+    widths = [Recorder().get_text_width_height_descent("grid 0.97", own, ismath=False)[0] for own in (font, light)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.01)
+    assert light_font(font, "\u0436") is font  # Cyrillic: DejaVu Sans itself has it
 
 
 def test_a_figure_is_drawn_again_only_if_its_data_or_its_files_have_changed(dense: Report, tmp_path: Path) -> None:

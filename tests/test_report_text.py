@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from report_runs import DENSE, Result, dense_result, made_report, make_collection, sparse_result
-from report_runs import SPARSE as SPARSE_SWEEP
+from report_runs import DENSE, Result, dense_result, made_report, make_collection
 
 from slurmkit.aggregate.text import TextTable
 from slurmkit.definition.model import parse_definition
@@ -15,20 +14,6 @@ from slurmkit.report.model import Command, Facts, Report, Section, Sentence
 from slurmkit.states import Reason, State
 
 GOLDEN = Path(__file__).parent / "golden" / "report" / "dense.md"
-
-
-@pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    root = tmp_path_factory.mktemp("dense")
-    make_collection(root, DENSE, dense_result)
-    return made_report(root, "dense")
-
-
-@pytest.fixture(scope="module")
-def sparse(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    root = tmp_path_factory.mktemp("sparse")
-    make_collection(root, SPARSE_SWEEP, sparse_result)
-    return made_report(root, "sparse")
 
 
 def section(report: Report, title: str) -> Section:

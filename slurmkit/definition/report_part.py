@@ -4,23 +4,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from slurmkit.definition.figure_names import FIGURES
 from slurmkit.definition.parts import MetricPattern, Part
 from slurmkit.definition.yaml_source import shown
 from slurmkit.names import did_you_mean
 from slurmkit.records import Json
-
-FIGURES = (
-    "completion",
-    "series",
-    "objective",
-    "auxiliary",
-    "folds",
-    "standardised",
-    "final",
-    "interaction",
-    "trade-off",
-)
-"""The figures of a report, in their order."""
 
 
 def _figure(name: Json) -> Json:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from slurmkit.aggregate.aggregation import Aggregation
 from slurmkit.aggregate.choose import matches
 from slurmkit.aggregate.metric_info import Direction, MetricInfo
-from slurmkit.definition.report_part import FIGURES
+from slurmkit.definition.figure_names import FIGURES
 from slurmkit.records import Json
 from slurmkit.report.cells import MAJORITY
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from slurmkit.definition.report_part import FIGURES
+from slurmkit.definition.figure_names import FIGURES
 from slurmkit.errors import StoreError
 from slurmkit.files import write_atomic
 from slurmkit.report.figures.kept import ENDINGS, Kept

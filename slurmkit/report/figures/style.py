@@ -4,7 +4,6 @@ The colours are Okabe and Ito's for all kinds of colour vision, without the yell
 with a marker of its own, so that none has to be told by its colour alone.
 """
 
-import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,6 +58,7 @@ _RC: dict[str, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.3,
     "lines.markersize": 4.5,
+    "text.hinting": "none",
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
     "axes.formatter.useoffset": False,
@@ -81,11 +81,12 @@ def stroke(look: Look) -> Stroke:
 
 def new_drawing(width_in: float, height_in: float) -> Drawing:
     """Make an empty drawing; no display is asked for, and no list of open figures keeps it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawing: Drawing = Figure(figsize=(width_in, height_in), layout="constrained", facecolor=PAPER)
-    FigureCanvasAgg(drawing)
+    from slurmkit.report.figures.recording import POINTS_PER_INCH, RecordingCanvas
+
+    drawing: Drawing = Figure(figsize=(width_in, height_in), dpi=POINTS_PER_INCH, layout="constrained", frameon=False)
+    RecordingCanvas(drawing)
     return drawing
 
 
@@ -238,22 +239,16 @@ class Drawn:
             draw: makes it.
             name: makes the ids inside the SVG its own, so that several can stand in one page.
         """
+        from slurmkit.report.figures.recording import Recording
+
         self._rc = {**_RC, "svg.hashsalt": name}
         with _style(self._rc):
-            self._drawing = draw()
-            self._drawing.get_layout_engine().execute(self._drawing)
-            self._drawing.set_layout_engine(None)  # laid out once, and not again for each format
-            self._whole = self._drawing.get_tightbbox().padded(0.06)
-            _hold_labels(self._drawing)
+            self._recording = Recording(draw(), PAPER)
 
     def written(self, ending: str) -> bytes:
         """Return the drawing as a file: ``svg``, ``pdf`` or ``png``."""
-        content = io.BytesIO()
         with _style(self._rc):
-            self._drawing.savefig(
-                content, format=ending, dpi=PNG_DPI, bbox_inches=self._whole, metadata=_METADATA[ending]
-            )
-        return content.getvalue()
+            return self._recording.written(ending, PNG_DPI, _METADATA[ending])
 
 
 def _style(settings: dict[str, Any]) -> Any:
@@ -261,16 +256,6 @@ def _style(settings: dict[str, Any]) -> Any:
 
     library: Any = mpl  # see `Axes`
     return library.rc_context(settings)
-
-
-def _hold_labels(drawing: Drawing) -> None:
-    """Fix where labels of axes stand, those of y below each other: else they are sought anew for each format."""
-    named = [axis for axes in drawing.axes for axis in (axes.xaxis, axes.yaxis) if axis.label.get_text()]
-    places = [axis.label.get_transform().transform(axis.label.get_position()) for axis in named]
-    left = min((place[0] for axis, place in zip(named, places, strict=True) if axis.axis_name == "y"), default=0.0)
-    for axis, (x, y) in zip(named, places, strict=True):
-        at = (left if axis.axis_name == "y" else x, y)
-        axis.set_label_coords(*axis.axes.transAxes.inverted().transform(at))
 
 
 _METADATA: dict[str, dict[str, None]] = {
