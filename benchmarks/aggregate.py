@@ -1,131 +1,172 @@
 """Aggregation of many runs, beside its floor: reading the same bytes and doing nothing with them.
 
+First the stages, from metrics files to tables; then the way of the command, from records on disk to tables: at first,
+again, and again when 100 runs were tried again since.
+
 python benchmarks/aggregate.py [--runs 10000] [--runs 100000]
 """
 
 import argparse
+import gc
 import hashlib
 import os
 import random
 import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
 import orjson
-from _table import Table, best, fast_folder
+from _table import Table, Took, fast_folder
 
 from slurmkit.aggregate import matched_deltas, read_metrics, summarise, suspected_noops, to_frame
 from slurmkit.aggregate.aggregation import Aggregation, aggregate
+from slurmkit.collection.poll import poll
 from slurmkit.files import write_atomic
-from slurmkit.records import RunStatus
+from slurmkit.records import SCHEMA, RunStatus
 from slurmkit.states import State
+from slurmkit.store import CollectionStore, Row, Store
 
 METRICS_A_RUN = 40
 LIMITS_S = {10_000: 0.4, 100_000: 2.0}
 LIMITS_AGAIN_S = {100_000: 0.5}
+CHANGED = 100
+OBSERVED_AT_ONCE = 100
+"""How many ends one look at a moving collection finds."""
 TASKS = ("base_conversion", "grid_pathfinding", "linear_equations", "list_summation", "multidigit", "sorting")
 
 
-def make_runs(folder: Path, count: int) -> tuple[list[RunStatus], dict[str, tuple[object, ...]]]:
-    """Write metrics files of about 2 KB and return the completed runs that they belong to."""
-    rng = random.Random(0)
+def make_collection(root: Path, count: int) -> CollectionStore:
+    """Write a collection of completed runs, as commands and workers do, with metrics files of about 2 KB."""
+    records = CollectionStore(root / "sweep", "sweep")
     seeds = tuple(range(-(-count // (len(TASKS) * 4))))
     axes: dict[str, tuple[object, ...]] = {"task": TASKS, "pv": (0.0, 0.1), "rmkl": (0.0, 0.1), "seed": seeds}
-    statuses: list[RunStatus] = []
-    for number, values in enumerate(product(*axes.values())):
-        if number == count:
-            break
-        run_dir = folder / f"run-{number}"
-        run_dir.mkdir()
-        run_id = f"{number:012x}"
-        metrics: dict[str, object] = {f"controlled_test_final/rate_{i:02}": rng.random() for i in range(METRICS_A_RUN)}
-        metrics |= {"loss/val/total": rng.random(), "loss/val/total__comparable": False, "provenance/run_id": run_id}
-        content = orjson.dumps(metrics)
-        (run_dir / "metrics.json").write_bytes(content)
-        statuses.append(
-            RunStatus(
-                id=run_id,
-                name=run_dir.name,
-                axes=dict(zip(axes, values, strict=True)),
-                state=State.COMPLETED,
-                reason=None,
-                evidence="",
-                attempt=1,
-                job_id=str(number),
-                commit="0" * 40,
-                config_sha256="0" * 64,
-                folder=str(run_dir),
-                metrics_sha256=hashlib.sha256(content).hexdigest(),
-            ),
-        )
-    return statuses, axes
+    rows: list[Row] = []
+    for _, (task, pv, rmkl, seed) in zip(range(count), product(*axes.values()), strict=False):
+        name = f"task-{task}_pv{pv}_rmkl{rmkl}_s{seed}"
+        sets = {"task": task, "train.pv": pv, "train.rmkl": rmkl, "seed": seed}
+        sha256 = hashlib.sha256(name.encode()).hexdigest()
+        rows.append(Row(sha256[:12], name, dict(zip(axes, (task, pv, rmkl, seed), strict=True)), sets, sha256, {}, {}))
+    header = {"schema": SCHEMA, "commit": "0" * 40, "axes": axes, "definition": {"seed_axis": "seed", "needs": {}}}
+    records.create(header, b"", rows)
+    rng = random.Random(0)
+    observed = {row.id: write_metrics(records, row.id, row.name, rng) for row in rows}
+    submit_and_observe(records, observed, 1)
+    return records
 
 
-def read_bytes(statuses: list[RunStatus]) -> None:
+def write_metrics(records: CollectionStore, run: str, name: str, rng: random.Random) -> str:
+    """Write the metrics file of a run, and return its SHA-256."""
+    metrics: dict[str, object] = {f"controlled_test_final/rate_{i:02}": rng.random() for i in range(METRICS_A_RUN)}
+    metrics |= {"loss/val/total": rng.random(), "loss/val/total__comparable": False, "provenance/run_id": run}
+    content = orjson.dumps(metrics)
+    records.run_dir(name).mkdir(exist_ok=True)
+    write_atomic(records.run_dir(name) / "metrics.json", content, durable=False)
+    return hashlib.sha256(content).hexdigest()
+
+
+def submit_and_observe(records: CollectionStore, observed: dict[str, str], attempt: int) -> None:
+    """Write the events of an attempt of some runs, given the SHA-256 of their metrics."""
+    token, runs = f"t{attempt}", list(observed)
+    jobs = [f"{attempt}_{job}" for job in range(len(runs))]
+    ends = {run: [attempt, State.COMPLETED, None, "", 812.4, 1210.5, sha256] for run, sha256 in observed.items()}
+    batches = [runs[start : start + OBSERVED_AT_ONCE] for start in range(0, len(runs), OBSERVED_AT_ONCE)]
+    records.append(
+        {"event": "intent", "token": token, "backend": "local", "attempts": dict.fromkeys(runs, attempt)},
+        {"event": "submitted", "token": token, "jobs": jobs},
+        *[{"event": "observed", "runs": {run: ends[run] for run in batch}} for batch in batches],
+    )
+
+
+def try_again(records: CollectionStore, turn: int) -> None:
+    """Make another attempt of some runs, each with other metrics."""
+    rng = random.Random(turn)
+    rows = rng.sample(records.rows(), CHANGED)
+    submit_and_observe(records, {row.id: write_metrics(records, row.id, row.name, rng) for row in rows}, turn)
+
+
+def tables(root: Path) -> Aggregation:
+    """Do what the command does between its imports and its output."""
+    store = Store(root)
+    records = store.existing("sweep")
+    statuses = poll(store, records).table()
+    return aggregate("sweep", statuses, records.header["axes"], "seed", index_file=records.metrics_index)
+
+
+def timed(work: Callable[[], object], before: Iterable[Callable[[], object]] = (None,) * 3) -> Took:
+    """Return the best times of some work, which is done once after each of some preparations."""
+    walls, cpus = [], []
+    for prepare in before:
+        if prepare is not None:
+            prepare()
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return Took(min(walls), min(cpus))
+
+
+def read_bytes(paths: Sequence[str]) -> None:
     """The floor: every file opened and read, the bytes dropped."""
-    for status in statuses:
-        descriptor = os.open(f"{status.folder}/metrics.json", os.O_RDONLY)
-        os.read(descriptor, 65536)
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        while os.read(descriptor, 1 << 24):
+            pass
         os.close(descriptor)
 
 
-def measure(table: Table, folder: Path, count: int) -> None:
-    """Add a row for each stage, and one for all beside the floor."""
-    statuses, axes = make_runs(folder, count)
-    floor_s, _ = best(lambda: read_bytes(statuses))
-    reading_s, metrics = best(lambda: read_metrics(statuses))
-    framing_s, frame = best(lambda: to_frame(statuses, axes, metrics=metrics))
+def measure_stages(table: Table, statuses: Sequence[RunStatus], axes: dict[str, list[object]]) -> None:
+    """Add a row for each stage from metrics files to tables, and one for all beside the floor."""
+    paths = [f"{status.folder}/metrics.json" for status in statuses]
+    floor = timed(lambda: read_bytes(paths)).wall_s
+    metrics = read_metrics(statuses)
+    frame = to_frame(statuses, axes, metrics=metrics)
     shown = list(metrics.numbers)[:6]
-    summing_s, _ = best(lambda: summarise(frame, ["task", "pv", "rmkl"], shown, "seed", axes=axes))
-    pairing_s, _ = best(lambda: matched_deltas(frame, {"pv": 0.0, "rmkl": 0.0}, shown, axes=axes))
-    table.time(f"{count:,} metrics.json: read and check", reading_s, floor_s, "read the bytes")
-    table.time("  into a DataFrame", framing_s, None, "")
-    table.time("  means and intervals", summing_s, None, "")
-    table.time("  matched differences", pairing_s, None, "")
-    noops_s, _ = best(lambda: suspected_noops(frame, statuses, axes))
-    table.time("  equal results", noops_s, None, "")
-    total_s = reading_s + framing_s + summing_s + pairing_s + noops_s
-    table.time("  all of it", total_s, floor_s, "read the bytes", LIMITS_S.get(count))
-    measure_again(table, folder, statuses, axes)
+    stages: dict[str, Callable[[], object]] = {
+        f"{len(statuses):,} metrics.json: read and check": lambda: read_metrics(statuses),
+        "  into a DataFrame": lambda: to_frame(statuses, axes, metrics=metrics),
+        "  means and intervals": lambda: summarise(frame, ["task", "pv", "rmkl"], shown, "seed", axes=axes),
+        "  matched differences": lambda: matched_deltas(frame, {"pv": 0.0, "rmkl": 0.0}, shown, axes=axes),
+        "  equal results": lambda: suspected_noops(frame, statuses, axes),
+    }
+    times = {name: timed(work) for name, work in stages.items()}
+    for name, took in times.items():
+        table.time(name, took, floor if "metrics.json" in name else None, "read the bytes")
+    total = Took(sum(took.wall_s for took in times.values()), sum(took.cpu_s for took in times.values()))
+    table.time("  all of it", total, floor, "read the bytes", LIMITS_S.get(len(statuses)))
 
 
-def measure_again(table: Table, folder: Path, statuses: list[RunStatus], axes: dict[str, tuple[object, ...]]) -> None:
-    """Add what all tables of the command take where an index knows all files but a few."""
-    index_file = folder / "metrics.index"
-
-    def tables() -> Aggregation:
-        return aggregate("bench", statuses, axes, "seed", by=["task", "pv", "rmkl"], index_file=index_file)
-
-    first_s, made = best(tables, 1)
-    floor_s, _ = best(index_file.read_bytes)
-    table.time("  all, and write an index", first_s, None, "")
-    times: list[float] = []
-    for turn in range(3):
-        change(statuses, 100, turn)
-        again_s, made = best(tables, 1)
-        times.append(again_s)
+def measure_command(table: Table, records: CollectionStore, count: int) -> None:
+    """Add what the way from records to tables takes: with no cache, with all known, and when some runs have changed."""
+    root = records.folder.parent
+    sources = [str(path) for path in (records.runs_file, records.journal)]
+    records.runs_index.unlink(missing_ok=True)
+    records.metrics_index.unlink(missing_ok=True)
+    first = timed(lambda: tables(root), [None])
+    caches = [str(path) for path in (records.runs_index, records.metrics_index) if path.exists()]
+    floor = timed(lambda: read_bytes([*sources, *caches])).wall_s
+    limit = LIMITS_AGAIN_S.get(count)
+    table.time(f"records of {count:,} runs to tables, and write caches", first, None, "")
+    table.time("  again", timed(lambda: tables(root)), floor, "read the bytes", limit)
+    turns = [lambda turn=turn: try_again(records, turn) for turn in range(2, 6)]
+    table.time(f"  again, {CHANGED} tried again", timed(lambda: tables(root), turns), floor, "read the bytes", limit)
+    made = tables(root)
     assert not made.problems
-    limit_s = LIMITS_AGAIN_S.get(len(statuses))
-    table.time("  again, 100 of them changed", min(times), floor_s, "read the index", limit_s)
-
-
-def change(statuses: list[RunStatus], count: int, turn: int) -> None:
-    """Write some metrics files anew, as runs that are tried again do."""
-    for number in random.Random(turn).sample(range(len(statuses)), count):
-        path = Path(statuses[number].folder) / "metrics.json"
-        content = orjson.dumps({**orjson.loads(path.read_bytes()), "controlled_test_final/rate_00": turn})
-        write_atomic(path, content, durable=False)
-        statuses[number] = statuses[number]._replace(attempt=2, metrics_sha256=hashlib.sha256(content).hexdigest())
+    assert made.frame["attempt"].max() == len(turns) + 1
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, action="append", help="how many runs (repeatable; default 10000, 100000)")
     counts = parser.parse_args().runs or list(LIMITS_S)
+    gc.set_threshold(100_000, 20, 100)  # as the command line does
     table = Table("aggregate: beyond imports")
     for count in counts:
         with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-            measure(table, Path(folder), count)
+            records = make_collection(Path(folder), count)
+            measure_stages(table, poll(Store(Path(folder)), records).table(), records.header["axes"])
+            measure_command(table, records, count)
     table.print()
 
 

@@ -74,7 +74,7 @@ def matched_deltas(
         is_baseline=settings.codes == baseline_setting,
         counterparts=group_rows(frame, others),
         cells=group_rows(frame, [name for name in others if name != seed]),
-        shown=group_rows(frame, columns, axes),
+        shown=group_rows(frame, columns, axes) if within else settings,
         within=group_rows(frame, list(within)),
     )
     if not metrics:

@@ -65,7 +65,7 @@ class Part:
             rows = np.arange(len(ids))
         else:
             place = dict(zip(self.ids, range(len(self.ids)), strict=True))
-            rows = np.fromiter((place.get(run_id, -1) for run_id in ids), np.int64, len(ids))
+            rows = np.array([place.get(run_id, -1) for run_id in ids], dtype=np.int64)
         same = (self.observed[rows] == observed).all(axis=1) & (observed != NO_HASH).any(axis=1)
         return np.where(same & (rows >= 0), rows, -1)
 

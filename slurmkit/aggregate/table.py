@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from slurmkit.aggregate.frame import Bools, Floats, Ints, axis_column, axis_columns, usable
-from slurmkit.aggregate.groups import group_means, group_rows, mean_interval, row_each
+from slurmkit.aggregate.groups import Groups, group_means, group_rows, mean_interval, row_each
 from slurmkit.names import label_text
 from slurmkit.records import Json
 
@@ -15,7 +15,10 @@ def completeness(
     frame: pd.DataFrame, by: Sequence[str], axes: Mapping[str, Sequence[Json]] | None = None
 ) -> pd.DataFrame:
     """Return one row a cell: the columns of `by`, ``completed`` runs with metrics, and ``planned`` runs."""
-    groups = group_rows(frame, by, axes)
+    return _counted(frame, by, group_rows(frame, by, axes))
+
+
+def _counted(frame: pd.DataFrame, by: Sequence[str], groups: Groups) -> pd.DataFrame:
     cells = frame[list(by)].iloc[groups.first].reset_index(drop=True)
     cells["completed"] = np.bincount(groups.codes[usable(frame)], minlength=len(groups))
     cells["planned"] = np.bincount(groups.codes, minlength=len(groups))
@@ -72,7 +75,7 @@ def summarise(
     groups = group_rows(frame, by, axes)
     left_out = left_out_axes(frame, by, seed_axis)
     units = group_rows(frame, left_out)
-    cells = completeness(frame, by, axes)
+    cells = _counted(frame, by, groups)
     usable_rows = usable(frame)
     columns = ["metric", "mean", "half_width", "n", "cells", "uneven", "common_mean", "common_cells"]
     columns += ["completed", "planned"]
