@@ -128,6 +128,8 @@ class PinProof(TypedDict):
     """How many imported files were compared with the commit."""
     foreign: dict[str, str]
     """Module name to the file it came from instead."""
+    imported: NotRequired[list[str]]
+    """The files of the commit that were imported, sorted; not there: not known, or far too many."""
 
 
 class Outcome(TypedDict):

@@ -119,6 +119,8 @@ def _write_run(store: CollectionStore, run: Run, result: Result) -> bytes | None
     (folder / "started.json").write_bytes(orjson.dumps({**started, "commit": COMMIT, "slurmkit": "0.0"}))
     if result.state.terminal:
         pin = {"proved": result.state is State.COMPLETED or None, "checked": 12, "foreign": {}}
+        if result.state is State.COMPLETED:
+            pin["imported"] = ["losses/probe.py", "train.py"]
         outcome = {
             "outcome": result.state,
             "reason": result.reason,

@@ -162,10 +162,22 @@ def test_code_between_the_commits_is_told_with_subjects_and_lines(study):
     assert [subject for _, subject in change["subjects"]] == ["Define study-v2.yaml", "Give a bonus"]
     files = {file["path"]: (file["added"], file["removed"]) for file in change["files"]}
     assert files == {"collections/study-v2.yaml": (len(LATER.splitlines()), 0), "train.py": (2, 2)}
-    assert next(iter(files)) == "collections/study-v2.yaml"
     backwards = document(study, "study-v2", "study-v1")["code"][0]
     assert (backwards["ahead"], backwards["behind"]) == (0, 2)
     assert [subject for _, subject in backwards["lost"]] == ["Define study-v2.yaml", "Give a bonus"]
+
+
+def test_files_that_runs_imported_come_first_and_the_others_are_counted(study):
+    (change,) = document(study, "study-v1", "study-v2")["code"]
+    assert [(file["path"], file["imported"]) for file in change["files"]] == [
+        ("train.py", True),
+        ("collections/study-v2.yaml", False),
+    ]
+    shown = study.slurmkit("compare", "study-v1", "study-v2").stdout
+    assert "1 file that runs imported, +2 -2 lines." in shown
+    added = len(LATER.splitlines())
+    assert f"1 more file changed that no run imported, +{added} -0 lines: --json names them." in shown
+    assert not any(line.split()[:1] == ["collections/study-v2.yaml"] for line in shown.splitlines())
 
 
 def test_versions_that_results_tell_of_themselves_are_compared_where_both_have_one(study):
@@ -234,7 +246,24 @@ def test_two_commits_of_an_extended_collection_are_compared_the_retired_runs_amo
     assert told["only_a"] == [{"cell": {"task": "sort"}, "runs": 1}]
     assert told["differences"][0]["difference"] == 0.125
     assert changes(told, "config") == {"rate": (1, [[1, 2, 1]])}
-    assert [file["path"] for file in told["code"][0]["files"]] == ["collections/growing.yaml", "train.py"]
+    assert [file["path"] for file in told["code"][0]["files"]] == ["train.py", "collections/growing.yaml"]
+    forget_imports(next(workplace.runs.glob("growing/*add*")))
+    (change,) = document(workplace, f"growing@{old[:8]}", f"growing@{new[:8]}")["code"]
+    assert [(file["path"], file["imported"]) for file in change["files"]] == [
+        ("collections/growing.yaml", None),
+        ("train.py", None),
+    ]
+    shown = workplace.slurmkit("compare", f"growing@{old[:8]}", f"growing@{new[:8]}").stdout
+    assert "2 files, +3 -1 lines." in shown
+    assert "imported" not in shown
+
+
+def forget_imports(run: Path) -> None:
+    """Leave of a run's outcomes what a version wrote that did not keep which files were imported."""
+    for path in run.glob("attempts/*/outcome.json"):
+        outcome = json.loads(path.read_bytes())
+        assert outcome["pin"].pop("imported") == ["train.py"]
+        path.write_text(json.dumps(outcome))
 
 
 def test_a_snapshot_of_a_dirty_tree_is_compared_like_a_commit(workplace):
@@ -247,7 +276,7 @@ def test_a_snapshot_of_a_dirty_tree_is_compared_like_a_commit(workplace):
     told = document(workplace, "growing", "dirty", "--metric", "total")
     (change,) = told["code"]
     assert change["ahead"] == 1
-    assert change["files"] == [{"path": "train.py", "added": 1, "removed": 1}]
+    assert change["files"] == [{"path": "train.py", "added": 1, "removed": 1, "imported": True}]
     assert told["b"]["dirty_files"] == ["train.py"]
     # The same config on both sides: a total loss means the same, and its difference is shown.
     assert told["config"] == []

@@ -130,6 +130,7 @@ def test_provenance_tells_proof_and_what_retries_changed(tmp_path: Path) -> None
     make_collection(tmp_path, DENSE, retried)
     report = made_report(tmp_path, "dense")
     assert facts(report, "Provenance")[""]["Proof of pin"].startswith("19 of 22 attempts proved")
+    assert facts(report, "Provenance")[""]["Imported"] == "losses/probe.py, train.py (by 19 attempts)"
     (row,) = table(report, "Provenance", "Configs that retries changed").rows
     assert row[:2] == ["train.batch_size=16", "4"]
 

@@ -22,7 +22,7 @@ def test_a_completed_run_leaves_all_records(bench: Bench) -> None:
     metrics = (bench.run_dir / "metrics.json").read_bytes()
     assert outcome["outcome"] == "completed"
     assert outcome["metrics_sha256"] == hashlib.sha256(metrics).hexdigest()
-    assert outcome["pin"] == {"proved": True, "checked": 1, "foreign": {}}
+    assert outcome["pin"] == {"proved": True, "checked": 1, "foreign": {}, "imported": ["package/__init__.py"]}
     assert outcome["evidence"] == []
     assert outcome["peak_rss_mb"] > 1
     started = json.loads((bench.attempt / "started.json").read_bytes())

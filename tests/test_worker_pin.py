@@ -18,7 +18,12 @@ class TestProof:
         part.write_text("WHERE = 'changed'\n")
         code, outcome = bench.python(f"import package.part; {GOOD}")
         assert (code, outcome["reason"]) == (1, "pin_mismatch")
-        assert outcome["pin"] == {"proved": False, "checked": 2, "foreign": {"package.part": str(part)}}
+        assert outcome["pin"] == {
+            "proved": False,
+            "checked": 2,
+            "foreign": {"package.part": str(part)},
+            "imported": ["package/__init__.py", "package/part.py"],
+        }
         assert "not as in the commit" in outcome["evidence"][0]
 
     def test_a_file_that_is_not_of_the_commit_is_a_mismatch(self, bench: Bench) -> None:
@@ -26,6 +31,7 @@ class TestProof:
         _, outcome = bench.python(f"import generated; {GOOD}")
         assert outcome["reason"] == "pin_mismatch"
         assert "not a file of the commit" in outcome["evidence"][0]
+        assert outcome["pin"]["imported"] == ["package/__init__.py"]
 
     def test_code_that_puts_the_work_tree_first_is_a_mismatch(self, bench: Bench) -> None:
         _, outcome = bench.python(f"import sys; sys.path.insert(0, {str(bench.repository)!r}); {GOOD}")
@@ -40,12 +46,26 @@ class TestProof:
 
     def test_a_script_of_the_checkout_is_checked(self, bench: Bench) -> None:
         _, outcome = bench.run(sys.executable, "package/part.py")
-        assert outcome["pin"] == {"proved": True, "checked": 1, "foreign": {}}
+        assert outcome["pin"] == {"proved": True, "checked": 1, "foreign": {}, "imported": ["package/part.py"]}
 
     def test_processes_that_the_command_starts_are_looked_at_too(self, bench: Bench) -> None:
         inner = f"import sys; sys.path.insert(0, {str(bench.repository)!r}); import package"
         _, outcome = bench.python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}]); {GOOD}")
         assert outcome["reason"] == "pin_mismatch"
+
+    def test_files_that_several_processes_imported_are_listed_once(self, bench: Bench) -> None:
+        inner = "import package.part, package"
+        _, outcome = bench.python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}]); {GOOD}")
+        assert outcome["pin"]["imported"] == ["package/__init__.py", "package/part.py"]
+
+    def test_a_command_with_very_many_files_keeps_no_list_of_them(self, repository: Path, tmp_path: Path) -> None:
+        for number in range(501):
+            (repository / "package" / f"m{number}.py").touch()
+        git(repository, "add", "-A")
+        git(repository, "commit", "-q", "-m", "Generate modules")
+        everything = "import importlib; [importlib.import_module(f'package.m{n}') for n in range(501)]"
+        _, outcome = make_bench(repository, tmp_path).python(f"{everything}; {GOOD}")
+        assert outcome["pin"] == {"proved": True, "checked": 502, "foreign": {}}
 
     def test_a_command_that_is_not_python_proves_nothing(self, bench: Bench) -> None:
         code, outcome = bench.run("sh", "-c", 'echo "{}" > "$SLURMKIT_RUN_DIR/metrics.json"')
@@ -93,7 +113,8 @@ class TestProof:
         assert outside.stdout.strip() == str(bench.repository / "package" / "part.py")
         code, outcome = bench.run(str(python), "-c", f"import package.part; print(package.part.WHERE); {GOOD}")
         assert (bench.attempt / "stdout.log").read_text().strip() == f"{bench.order.checkout}/package/part.py"
-        assert (code, outcome["pin"]) == (0, {"proved": True, "checked": 2, "foreign": {}})
+        imported = ["package/__init__.py", "package/part.py"]
+        assert (code, outcome["pin"]) == (0, {"proved": True, "checked": 2, "foreign": {}, "imported": imported})
 
     def test_a_deeper_package_is_found_by_a_relative_path(self, repository: Path, tmp_path: Path) -> None:
         (repository / "python").mkdir()

@@ -1,13 +1,14 @@
 """What changed in the code between two pinned commits, as git tells it."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slurmkit.comparison.side import Member
 from slurmkit.errors import PinError
 from slurmkit.pin.git import GitRefusedError, git
+from slurmkit.report.attempts import read_attempts
+from slurmkit.states import State
 
 MOST_SUBJECTS = 20
 _AS_STORED = ("--no-renames", "--no-ext-diff", "--no-textconv")
@@ -20,11 +21,13 @@ class FileChange:
     Attributes:
         path: from the top of the repository.
         added, removed: lines; None: it is no text.
+        imported: whether a run of the two commits imported it; None: not known.
     """
 
     path: str
     added: int | None
     removed: int | None
+    imported: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class CodeChange:
         problem: why nothing can be said; empty: it can.
         ahead: commits that only B has; ``behind``: that only A has.
         subjects: (short id, subject) of the last of those that only B has; ``lost``: that only A has.
-        files: those that differ between the two trees, most changed lines first.
+        files: those that differ between the two trees: imported ones first, then most changed lines first.
     """
 
     old: str
@@ -54,16 +57,44 @@ class CodeChange:
 def code_changes(pairs: Iterable[tuple[Member, Member]], repositories: Sequence[Path]) -> tuple[CodeChange, ...]:
     """Return what changed between each two commits that compared runs are pinned to; none where these are equal.
 
-    All files of the commits are compared: which of them a run imported is checked when it ends, and not kept.
-
     Args:
         pairs: the runs that are compared.
         repositories: where the commits may be.
     """
-    counts = Counter((a.status.commit, b.status.commit) for a, b in pairs)
+    of_commits: dict[tuple[str, str], list[tuple[Member, Member]]] = {}
+    for a, b in pairs:
+        if a.status.commit != b.status.commit:
+            of_commits.setdefault((a.status.commit, b.status.commit), []).append((a, b))
+    ranked = sorted(of_commits.items(), key=lambda item: -len(item[1]))
     return tuple(
-        _code_change(old, new, count, repositories) for (old, new), count in counts.most_common() if old != new
+        _imported_first(_code_change(old, new, len(own), repositories), imported_files(own))
+        for (old, new), own in ranked
     )
+
+
+def imported_files(pairs: Sequence[tuple[Member, Member]]) -> frozenset[str] | None:
+    """Return the files that completed runs of either side imported.
+
+    None, for not known, if such a run left no list of them, as those of an earlier version, or no run completed on one
+    of the sides.
+    """
+    found: set[str] = set()
+    for members in zip(*pairs, strict=True):
+        completed = {m.status.id: m.status for m in members if m.status.state is State.COMPLETED}
+        lists = [attempt.imported if attempt else None for attempt in read_attempts(list(completed.values()))]
+        known = [files for files in lists if files is not None]
+        if not known or len(known) < len(lists):
+            return None
+        found.update(*known)
+    return frozenset(found)
+
+
+def _imported_first(change: CodeChange, imported: frozenset[str] | None) -> CodeChange:
+    """Say of each file whether a run imported it, where that is known."""
+    if imported is None:
+        return change
+    marked = [replace(file, imported=file.path in imported) for file in change.files]
+    return replace(change, files=tuple(sorted(marked, key=lambda file: not file.imported)))
 
 
 def _code_change(old: str, new: str, pairs: int, repositories: Sequence[Path]) -> CodeChange:

@@ -1,7 +1,6 @@
 """A comparison as tables of text: the same for a terminal, a pipe and Markdown."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 
 import orjson
@@ -13,7 +12,7 @@ from slurmkit.aggregate.metric_info import Direction
 from slurmkit.aggregate.text import TextTable
 from slurmkit.comparison.build import Comparison
 from slurmkit.comparison.changes import Change
-from slurmkit.comparison.code import CodeChange
+from slurmkit.comparison.code import CodeChange, FileChange
 from slurmkit.comparison.side import Side
 from slurmkit.names import label_text
 from slurmkit.records import Json
@@ -217,10 +216,24 @@ def _code(change: CodeChange) -> list[TextTable]:
     rows += [["-", short, subject] for short, subject in change.lost]
     notes = [f"{_counted(change.ahead, 'commit')} only in B (+), {change.behind} only in A (-); {change.pairs} pairs."]
     shown = [TextTable(title, ["", "commit", "subject"], [[clean(text) for text in row] for row in rows], 3, notes)]
-    files = [[clean(file.path), _lines("+", file.added), _lines("-", file.removed)] for file in change.files]
-    total = Counter(added=sum(f.added or 0 for f in change.files), removed=sum(f.removed or 0 for f in change.files))
-    notes = [f"{_counted(len(files), 'file')}, +{total['added']} -{total['removed']} lines."]
-    return [*shown, _shortened(TextTable(f"{title}: files", ["file", "added", "removed"], files, 1, notes))]
+    return [*shown, _shortened(_files(f"{title}: files", change.files))]
+
+
+def _files(title: str, files: Sequence[FileChange]) -> TextTable:
+    """Return the files that differ; where it is known what runs imported, these, and the others in one line."""
+    hidden = [file for file in files if file.imported is False]
+    rest = [file for file in files if file.imported is not False]
+    ran = " that runs imported" if any(file.imported is not None for file in files) else ""
+    notes = [f"{_counted(len(rest), 'file')}{ran}, {_sizes(rest)}." if rest else f"No file{ran} differs."]
+    if hidden:
+        more = "1 more file" if len(hidden) == 1 else f"{len(hidden)} more files"
+        notes.append(f"{more} changed that no run imported, {_sizes(hidden)}: --json names them.")
+    rows = [[clean(file.path), _lines("+", file.added), _lines("-", file.removed)] for file in rest]
+    return TextTable(title, ["file", "added", "removed"], rows, 1, notes)
+
+
+def _sizes(files: Sequence[FileChange]) -> str:
+    return f"+{sum(file.added or 0 for file in files)} -{sum(file.removed or 0 for file in files)} lines"
 
 
 def _lines(sign: str, count: int | None) -> str:

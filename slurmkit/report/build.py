@@ -1,6 +1,7 @@
 """From what was read of a collection to what its report says."""
 
 from slurmkit.report import cost, standing
+from slurmkit.report.attempts import read_attempts
 from slurmkit.report.best import best_results
 from slurmkit.report.blocks import maxima_of_blocks
 from slurmkit.report.choice import choose
@@ -20,7 +21,7 @@ def build(material: Material) -> Report:
     asked = material.asked_for
     layout = lay_out(material.aggregation, asked.get("panels"))
     choice = choose(material.aggregation, asked)
-    attempts = cost.read_attempts(material)
+    attempts = read_attempts(material.statuses, material.events)
     sections = (
         standing.metadata(material),
         design(material),

@@ -1,80 +1,17 @@
 """What the runs have cost, and where their results come from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from statistics import median
 
-from slurmkit import files
 from slurmkit.aggregate.text import TextTable
-from slurmkit.errors import StoreError
-from slurmkit.records import Json, RunStatus, is_mapping
+from slurmkit.records import Json
+from slurmkit.report.attempts import AttemptRecord
 from slurmkit.report.material import Material
 from slurmkit.report.model import Block, Command, Fact, Facts, Section, Sentence, Tone
 from slurmkit.report.standing import counted
 from slurmkit.resources import format_duration, format_memory
 
 _HOUR_S = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
-    """What the latest attempt of a run left.
-
-    Attributes:
-        queued_s: seconds between its submission and its start; None: not known.
-        proved: whether its imports proved the pin; None: they left no list.
-        version: of slurmkit; empty: not known.
-        host: where it ran; empty: not known.
-    """
-
-    queued_s: float | None
-    proved: bool | None
-    version: str
-    host: str
-
-
-def read_attempts(material: Material) -> list[AttemptRecord | None]:
-    """Read what the latest attempts left; None for runs that never started."""
-    submitted: dict[str, str] = {}
-    tokens: dict[str, Mapping[str, Json]] = {}
-    for event in material.events:
-        if event.get("event") == "intent":
-            tokens[event["token"]] = event["attempts"]
-        elif event.get("event") == "submitted":
-            submitted |= dict.fromkeys(tokens.get(event["token"], {}), event["at"])
-    return [_read_attempt(status, submitted.get(status.id, "")) for status in material.statuses]
-
-
-def _read_attempt(status: RunStatus, submitted_at: str) -> AttemptRecord | None:
-    folder = status.run_dir / "attempts" / str(status.attempt)
-    started, outcome = _record(folder / "started.json"), _record(folder / "outcome.json")
-    if status.attempt == 0 or not started:
-        return None
-    pin = outcome.get("pin")
-    return AttemptRecord(
-        queued_s=_seconds_between(submitted_at, str(started.get("started_at", ""))),
-        proved=pin.get("proved") if is_mapping(pin) else None,
-        version=str(started.get("slurmkit", "")),
-        host=str(started.get("host", "")),
-    )
-
-
-def _record(path: Path) -> dict[str, Json]:
-    """Read a record that a worker wrote; what is not there, or is no record, says nothing."""
-    try:
-        record: Json = files.read_json(path)
-    except (FileNotFoundError, StoreError):
-        return {}
-    return record if is_mapping(record) else {}
-
-
-def _seconds_between(earlier: str, later: str) -> float | None:
-    try:
-        return max(0.0, (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds())
-    except (ValueError, TypeError):
-        return None
 
 
 def cost(material: Material, attempts: Sequence[AttemptRecord | None]) -> Section:
@@ -128,6 +65,7 @@ def provenance(material: Material, attempts: Sequence[AttemptRecord | None]) -> 
     facts = [
         *(Fact("Commit", commit, literal=True) for commit in commits),
         Fact("Proof of pin", proof),
+        *([Fact("Imported", _imported(seen))] if any(attempt.imported for attempt in seen) else []),
         *(
             [Fact("Definition SHA-256", header["definition_sha256"], literal=True)]
             if "definition_sha256" in header
@@ -146,6 +84,13 @@ def provenance(material: Material, attempts: Sequence[AttemptRecord | None]) -> 
             Command((f"slurmkit report {material.name}",)),
         ),
     )
+
+
+def _imported(attempts: Sequence[AttemptRecord]) -> str:
+    """Say which files of the commits ran, as far as attempts kept that."""
+    lists = [attempt.imported for attempt in attempts if attempt.imported]
+    paths = sorted(frozenset[str]().union(*lists))
+    return f"{_first_few(paths)} (by {counted(len(lists), 'attempt')})"
 
 
 def _changes(material: Material) -> list[Block]:

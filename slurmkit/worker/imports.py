@@ -14,6 +14,8 @@ PROOF_FOLDER = Path(__file__).parent.parent / "proof"
 """Holds the ``sitecustomize`` that writes the lists."""
 
 _SHOWN = 3
+_MOST_FILES = 500
+"""With more, none are kept: an outcome stays small, and a part of the files would pass for all."""
 
 
 def import_folders(checkout: Path) -> list[Path]:
@@ -57,13 +59,16 @@ def check_imports(lists: Path, checkout: Path) -> tuple[PinProof, list[str]]:
     blobs: dict[str, str] = manifest["files"]
     own = _top_level_names(blobs)
     checked = 0
+    pinned: set[str] = set()
     foreign: dict[str, str] = {}
     lines: list[str] = []
     for name, path in sorted(imported):
         real = Path(os.path.realpath(path))
         if real.is_relative_to(root):
             checked += 1
-            problem = _changed(real, blobs.get(str(real.relative_to(root))))
+            inside = str(real.relative_to(root))
+            pinned.add(inside)
+            problem = _changed(real, blobs.get(inside))
         else:
             in_tree = real.is_relative_to(work_tree) and str(real.relative_to(work_tree)) in blobs
             problem = "not from the checkout" if in_tree or name.partition(".")[0] in own else None
@@ -72,8 +77,10 @@ def check_imports(lists: Path, checkout: Path) -> tuple[PinProof, list[str]]:
             lines.append(f"module {name} came from {path}: {problem}")
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more modules"]
-    proved = None if checked == 0 and not foreign else not foreign
-    return PinProof(proved=proved, checked=checked, foreign=foreign), lines
+    proof = PinProof(proved=None if checked == 0 and not foreign else not foreign, checked=checked, foreign=foreign)
+    if 0 < len(pinned & blobs.keys()) <= _MOST_FILES:
+        proof["imported"] = sorted(pinned & blobs.keys())
+    return proof, lines
 
 
 def remove_lists(lists: Path) -> None:
