@@ -175,9 +175,10 @@ class Coded(Column):
     def of(cls, values: Sequence[Json]) -> Self:
         """Pack values of JSON, or texts of an enumeration."""
         keys = _identities(values)
-        different = dict(zip(keys, values, strict=True))
+        different = dict.fromkeys(keys) if keys is values else dict(zip(keys, values, strict=True))
         places = dict(zip(different, range(len(different)), strict=True))
-        return cls(list(different.values()), array("i", map(places.__getitem__, keys)))
+        own = list(different) if keys is values else list(different.values())
+        return cls(own, array("i", map(places.__getitem__, keys)))
 
     @classmethod
     def read(cls, told: Json, content: bytes) -> Self:
@@ -239,6 +240,8 @@ def _identities(values: Sequence[Json]) -> Sequence[Json]:
     """Return what the same values share, and others that equal them (1, true and 1.0; 0.0 and -0.0) do not."""
     kinds = set(map(type, values))
     if all(kind is int or kind is type(None) or issubclass(kind, str) for kind in kinds):
+        return values
+    if kinds == {tuple} and all(type(part) is str for value in dict.fromkeys(values) for part in value):
         return values
     if kinds == {float}:
         return memoryview(array("d", values)).cast("B").cast("q").tolist()

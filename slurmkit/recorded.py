@@ -71,8 +71,8 @@ class Recorded:
         """Put rows and attempts into columns."""
         kept = [row for row in rows if not row.retired]
         ids = {row.id for row in kept}
-        axis_names = [list(row.axes) for row in kept]
-        names = dict.fromkeys(name for own in dict.fromkeys(map(tuple, axis_names)) for name in own)
+        axis_names = [tuple(row.axes) for row in kept]
+        names = dict.fromkeys(name for own in dict.fromkeys(axis_names) for name in own)
         attempts = [ledger.attempts.get(row.id, _NO_ATTEMPT) for row in kept]
         ends = [attempt.end or _NO_END for attempt in attempts]
         values: dict[str, list[Json]] = {
