@@ -48,7 +48,7 @@ def check() -> int:
 def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
     """Carry out one run and record how it ended."""
     from trainer.check import load_config
-    from trainer.errors import ConfigError, TrainerError
+    from trainer.errors import ConfigError, explanation
     from trainer.records import RunRecords
     from trainer.tracking import open_tracking
 
@@ -58,21 +58,21 @@ def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
     try:
-        tracking = open_tracking(config.report_to, run_dir, json.loads(config_path.read_bytes()))
-    except TrainerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    records = RunRecords(run_dir, tracking)
-    records.begin()
-    try:
-        _run(config, config_path, records, stop)
-    except TrainerError as error:
-        records.error(kind="error", error=error)
-        print(error, file=sys.stderr)
+        records = RunRecords(run_dir)
+        records.begin()
+    except OSError as error:
+        print(f"--run-dir: {run_dir} cannot be written: {error.strerror}. Name another folder.", file=sys.stderr)
         return 1
-    except Exception as error:  # whatever it is: it is put on record and raised again
+    try:
+        records.tracking = open_tracking(config.report_to, run_dir, config.model_dump(mode="json"))
+        _run(config, config_path, records, stop)
+    except Exception as error:  # whatever it is: it is put on record, and raised again where one line does not do
         _record_failure(records, error)
-        raise
+        told = explanation(error, run_dir)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
+        return 1
     return 0
 
 
@@ -85,11 +85,14 @@ def _record_failure(records: "RunRecords", error: Exception) -> None:
     evidence: dict[str, object] = {}
     if isinstance(error, DivergedError):
         step = error.checkpoint_step
-        checkpoint = None if step is None else {"step": step, "path": str(records.checkpoint_folder / "state.pt")}
+        checkpoint = None if step is None else {"step": step, "path": str(records.state_path)}
         evidence = {"step": error.step, "term": error.term, "value": str(error.value), "last_checkpoint": checkpoint}
     elif kind == "oom":
         evidence = {"memory": memory_figures()}
-    records.error(kind=kind, error=error, **evidence)
+    try:
+        records.error(kind=kind, error=error, **evidence)
+    except OSError as unwritten:
+        print(f"{records.folder}: error.json cannot be written: {unwritten.strerror}. Make room.", file=sys.stderr)
 
 
 def _run(config: "Config", config_path: Path, records: "RunRecords", stop: StopRequest) -> None:

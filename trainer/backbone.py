@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from trainer.config import ModelConfig, TaskConfig
 from trainer.environment import quick_imports
 from trainer.errors import TrainerError
-from trainer.records import write_json
+from trainer.records import STATE_FILE, write_json
 from trainer.tokenizer import CHARACTERS, CharTokenizer
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def load_backbone(path: str, seed: int) -> Backbone:
     folder = Path(path)
     if (folder / BASE_RECORD).is_file():
         return _load_base(folder)
-    if (folder / "state.pt").exists():
+    if (folder / STATE_FILE).exists():
         raise TrainerError(
             f"base.path: {path} is the checkpoint of a base run that has not ended. Wait for it, or resume it."
         )
@@ -303,22 +303,29 @@ def hidden_states(
 
 def _load_base(folder: Path) -> Backbone:
     with quick_imports():
+        from safetensors import SafetensorError
         from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
-    record = json.loads((folder / BASE_RECORD).read_bytes())
-    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    try:
+        record = json.loads((folder / BASE_RECORD).read_bytes())
+        task, expected = TaskConfig(**record["task"]), record["weights_sha256"]
+        model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = CharTokenizer.load(folder)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise TrainerError(f"base.path: the base in {folder} is damaged ({first_line}). Run the base again.") from error
     sha256 = weights_sha256(model)
-    if sha256 != record["weights_sha256"]:
+    if sha256 != expected:
         raise TrainerError(
-            f"base.path: the weights in {folder} have hash {sha256[:12]}, its record says "
-            f"{record['weights_sha256'][:12]}. Run the base again."
+            f"base.path: the weights in {folder} have hash {sha256[:12]}, its record says {expected[:12]}. Run the "
+            "base again."
         )
-    tokenizer = CharTokenizer.load(folder)
     slot = [tokenizer.z_open, tokenizer.z_close, tokenizer.z_empty]
-    return Backbone(model, tokenizer, slot, sha256, pretrained=False, folder=folder, task=TaskConfig(**record["task"]))
+    return Backbone(model, tokenizer, slot, sha256, pretrained=False, folder=folder, task=task)
 
 
 def _load_pretrained(path: str, seed: int) -> Backbone:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place, options = path, {}
@@ -327,7 +334,7 @@ def _load_pretrained(path: str, seed: int) -> Backbone:
     try:
         model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
         tokenizer = PretrainedTokenizer(AutoTokenizer.from_pretrained(place, **options))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise TrainerError(
             f"base.path: {path!r} is neither a base run's checkpoint nor a model that transformers can load "

@@ -24,7 +24,7 @@ from trainer.evaluation.during import follow_base
 from trainer.evaluation.of_base import evaluate_base
 from trainer.evaluation.quality import Metrics
 from trainer.likelihood import log_likelihood, target_states, targets
-from trainer.loop import batch_order, train
+from trainer.loop import batch_order, require_finite, train
 from trainer.pool import EXTRA_TOKENS, build_pool, save_pool
 from trainer.randomness import stream_seed
 from trainer.records import RunRecords
@@ -75,9 +75,10 @@ class BaseLearner:
 
     def validate(self, step: int) -> dict[str, float]:
         """Return the loss on validation inputs, and how good the answers to them are."""
-        del step
+        losses = self.losses()
+        require_finite(step, losses)
         answers = follow_base(self._config, self._model, self._tokenizer, self._inputs, self._max_tokens)
-        return {**self.losses(), **answers}
+        return {**losses, **answers}
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:

@@ -31,7 +31,7 @@ def load_config(path: Path) -> Config:
         raw = json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}. Check the path."]) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError([f"{path}: not JSON: {error}. Correct the file."]) from error
     problems, config = validate(raw)
     if config is None or problems:
@@ -47,7 +47,7 @@ def check_line(line: str) -> dict[str, list[str]]:
     """
     try:
         raw = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {"errors": [f"not JSON: {error}. Write one configuration a line."], "inactive": []}
     problems, config = validate(raw)
     return {"errors": problems, "inactive": inactive(config) if config is not None else []}

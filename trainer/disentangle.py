@@ -18,7 +18,7 @@ from trainer.evaluation.writing import Writer
 from trainer.fresh import PairSource
 from trainer.guard import TermGuard, require_applied
 from trainer.latents import LatentModel, build_latent_model, is_position_neutral
-from trainer.loop import train
+from trainer.loop import require_finite, train
 from trainer.margin import coding_margin, strategy_entropy
 from trainer.objective import evaluate_objective, fractions, join
 from trainer.pair_rows import PairRows
@@ -89,7 +89,9 @@ class LatentLearner:
 
     def validate(self, step: int) -> dict[str, float]:
         """Return the terms on the validation pairs, and how answers and latents have come along."""
-        return {**self.terms(step), **follow_latents(self._config, self._writer, self._pairs)}
+        terms = self.terms(step)
+        require_finite(step, terms)  # before anything is drawn from distributions that are none
+        return {**terms, **follow_latents(self._config, self._writer, self._pairs)}
 
     @torch.no_grad()
     def terms(self, step: int) -> dict[str, float]:

@@ -1,27 +1,23 @@
-"""The training loop: batches, gradient, step, series, checkpoints. Both modes go through it."""
+"""The training loop: batches, gradient, step, series. Both modes go through it."""
 
 import math
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from trainer.batches import BatchOrder
+from trainer.checkpoint import Checkpoint, Progress
 from trainer.config import TrainConfig
 from trainer.environment import choose_precision
 from trainer.errors import DivergedError
 from trainer.objective import fractions
 from trainer.optimizers import build_optimizers, lr_share, set_learning_rates
-from trainer.records import RunRecords, replacement
+from trainer.records import RunRecords
 from trainer.stop import TRY_AGAIN_EXIT_CODE, StoppedError, StopRequest
-
-STATE_FILE = "state.pt"
 
 
 class Order(Protocol):
@@ -66,30 +62,12 @@ class Learner(Protocol):
         ...
 
     def validate(self, step: int) -> dict[str, float]:
-        """Return the validation's metrics, under ``loss/val/``."""
+        """Return the validation's metrics, the terms under ``loss/val/``.
+
+        Raises:
+            DivergedError: a term is not finite.
+        """
         ...
-
-
-@dataclass
-class Progress:
-    """Where training stands; all of it goes into a checkpoint.
-
-    Attributes:
-        step: optimiser steps done.
-        tokens, core_seconds: read and spent in these.
-        sums: of each value since the last point of the series.
-        summed_steps: how many steps are in `sums`.
-        applied_steps: for each term of the objective, the steps in which it had a weight above 0.
-        point_due: the last step's point of the series is still to be made and written.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    core_seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    summed_steps: int = 0
-    applied_steps: dict[str, int] = field(default_factory=dict)
-    point_due: bool = False
 
 
 def batch_order(lengths: Tensor, config: TrainConfig, seed: int) -> BatchOrder:
@@ -160,36 +138,36 @@ def train(
     """
     parameters = learner.parameters_by_name()
     optimizers = build_optimizers(parameters, config, device)
-    steps, path = total_steps(config, order), records.checkpoint_folder / STATE_FILE
+    steps = total_steps(config, order)
     precision = choose_precision(config.precision, device)
     work = Work(learner, order, parameters, optimizers, config, steps, validate_every, device, precision)
-    progress = _resume(path, work, series, records)
+    checkpoint = Checkpoint(records, series, parameters, optimizers)
+    progress = checkpoint.resume(device)
     records.rewind_history(progress.step - progress.point_due)
     shown: dict[str, float] = {}
     with stop.deferred():
-        saved_step, last_save = progress.step if path.exists() else None, time.monotonic()
         try:
             while progress.step < steps or progress.point_due:
-                shown = _advance(work, progress, records, stop, saved_step) or shown
+                with checkpoint.last_good(progress):
+                    shown = _advance(work, progress, records, stop, checkpoint) or shown
                 speed = progress.tokens / max(progress.core_seconds, 1e-9)
                 records.progress(progress.step, steps, {**shown, "train/tokens_per_core_second": speed})
                 if stop.asked:
-                    raise StoppedError  # noqa: TRY301  # as where a signal breaks a validation off
-                if time.monotonic() - last_save > config.checkpoint_every_s:
-                    _save(path, work, progress, series)
-                    saved_step, last_save = progress.step, time.monotonic()
+                    raise StoppedError  # noqa: TRY301  # as where a signal breaks off what takes long
         except StoppedError:
-            _save(path, work, progress, series)
+            checkpoint.save(progress)
             raise SystemExit(TRY_AGAIN_EXIT_CODE) from None
-        _save(path, work, progress, series)
+        checkpoint.save(progress)
     records.progress(steps, steps, shown, force=True)
     return progress
 
 
 def _advance(
-    work: Work, progress: Progress, records: RunRecords, stop: StopRequest, saved_step: int | None
+    work: Work, progress: Progress, records: RunRecords, stop: StopRequest, checkpoint: Checkpoint
 ) -> dict[str, float]:
     """Do one step, unless only its point of the series is due, and write that point.
+
+    What is saved in between are weights that have just given a finite loss and gradient.
 
     Returns:
         what of it is worth showing; nothing where the step has no point.
@@ -198,8 +176,10 @@ def _advance(
     if not progress.point_due:
         with stop.interruptible():
             work.learner.prepare(progress.step + 1)
-        with _last_good(saved_step):
-            _step(work, progress)
+            gradient = _gradient(work, progress.step + 1)
+        if checkpoint.age_s > work.config.checkpoint_every_s:
+            checkpoint.save(progress)
+        _update(work, progress, gradient)
     with stop.interruptible():
         point = _point(work, progress)
     progress.core_seconds += time.process_time() - before
@@ -225,40 +205,65 @@ def _point(work: Work, progress: Progress) -> dict[str, float]:
     return point
 
 
-@contextmanager
-def _last_good(checkpoint_step: int | None) -> Iterator[None]:
-    """Let a divergence in the block name the last checkpoint."""
-    try:
-        yield
-    except DivergedError as error:
-        raise DivergedError(error.step, error.term, error.value, checkpoint_step) from error
+@dataclass(frozen=True)
+class Gradient:
+    """What a step has found before it changes anything; the gradient itself is with the parameters.
+
+    Attributes:
+        means: of the step's values over its micro-batches.
+        tokens: that were read.
+    """
+
+    means: dict[str, float]
+    tokens: int
 
 
-def _step(work: Work, progress: Progress) -> None:
-    """Do one optimiser step and take its values, means over its micro-batches, into the progress."""
-    step, config = progress.step + 1, work.config
+def _gradient(work: Work, step: int) -> Gradient:
+    """Compute the gradient of a step (from 1).
+
+    Raises:
+        DivergedError: a value or the gradient is not finite.
+    """
+    config = work.config
     means: dict[str, float] = {}
+    tokens = 0
     for part in range(config.accumulation):
-        index = work.order[progress.step * config.accumulation + part]
+        index = work.order[(step - 1) * config.accumulation + part]
         with work.autocast():
             total, values = work.learner.loss(index, step, part)
         numbers = torch.stack(list(values.values())).tolist()  # one transfer for all
         for name, number in zip(values, numbers, strict=True):
-            if not math.isfinite(number):
-                raise DivergedError(step, name, number)
             means[name] = means.get(name, 0.0) + number / config.accumulation
+        require_finite(step, means)
         (total / config.accumulation).backward()
-        progress.tokens += work.learner.tokens(index)
-    norm = float(nn.utils.clip_grad_norm_(work.parameters.values(), config.clip or math.inf))
-    if not math.isfinite(norm):
-        raise DivergedError(step, "gradient_norm", norm)
-    share = lr_share(step, work.steps, config)
+        tokens += work.learner.tokens(index)
+    means["gradient_norm"] = float(nn.utils.clip_grad_norm_(work.parameters.values(), config.clip or math.inf))
+    require_finite(step, means)
+    return Gradient(means, tokens)
+
+
+def require_finite(step: int, values: Mapping[str, float]) -> None:
+    """Hold a step's values against what can be trained on.
+
+    Raises:
+        DivergedError: one is not finite; names the first of them.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise DivergedError(step, name, value)
+
+
+def _update(work: Work, progress: Progress, gradient: Gradient) -> None:
+    """Do the next optimiser step and take its values into the progress."""
+    step = progress.step + 1
+    share = lr_share(step, work.steps, work.config)
     set_learning_rates(work.optimizers, share)
     for optimizer in work.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     progress.step, progress.point_due = step, True
-    _sum_up(progress, {**means, "gradient_norm": norm, "lr": config.lr * share})
+    progress.tokens += gradient.tokens
+    _sum_up(progress, {**gradient.means, "lr": work.config.lr * share})
 
 
 def _sum_up(progress: Progress, values: dict[str, float]) -> None:
@@ -281,32 +286,3 @@ def _window(progress: Progress) -> dict[str, float]:
 
 def _finite(point: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in point.items()}
-
-
-def _save(path: Path, work: Work, progress: Progress, series: str) -> None:
-    """Replace the checkpoint, at once: a kill leaves the old one or the new one."""
-    state = {
-        "series": series,
-        "parameters": {name: parameter.detach() for name, parameter in work.parameters.items()},
-        "optimizers": [optimizer.state_dict() for optimizer in work.optimizers],
-        "progress": vars(progress),
-    }
-    with replacement(path) as temporary:
-        torch.save(state, temporary)
-
-
-@torch.no_grad()
-def _resume(path: Path, work: Work, series: str, records: RunRecords) -> Progress:
-    """Bring parameters and optimizers to where the checkpoint left them; set aside one of another series."""
-    if not path.exists():
-        return Progress()
-    state: dict[str, Any] = torch.load(path, map_location=work.device, weights_only=True)
-    if state["series"] != series:
-        kept = records.set_aside(state["series"])
-        print(f"{path}: of another configuration. Kept in {kept}; starting at step 0.", file=sys.stderr)
-        return Progress()
-    for name, parameter in work.parameters.items():
-        parameter.copy_(state["parameters"][name])
-    for optimizer, saved in zip(work.optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return Progress(**state["progress"])

@@ -15,6 +15,7 @@ from torch import Tensor
 from trainer.backbone import Parts, Tokenizer, hidden_states
 from trainer.batches import Rows, entangled_rows, x_prefix
 from trainer.config import Config
+from trainer.errors import TrainerError
 from trainer.generate import DynamicCache, equal_length_groups, write_traces
 from trainer.likelihood import surprise, target_states, targets
 from trainer.randomness import stream
@@ -227,20 +228,27 @@ def save_pool(folder: Path, pool: Pool) -> None:
 
 
 def load_pool(folder: Path, description: dict[str, object]) -> Pool | None:
-    """Read a pool; None where there is none, or one that was made from something else."""
-    from safetensors import safe_open
+    """Read a pool; None where there is none, or one that was made from something else.
+
+    Raises:
+        TrainerError: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
 
     path = folder / POOL_FILE
     if not path.is_file():
         return None
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if json.loads(metadata["description"]) != description:
-            return None
-        pairs: dict[Split, Pairs] = {}
-        for split in get_args(Split):
-            x, y = _unpack(file, f"{split}/x"), _unpack(file, f"{split}/y")
-            pairs[split] = Pairs(x, y, file.get_tensor(f"{split}/baseline"), file.get_tensor(f"{split}/entropy"))
+    pairs: dict[Split, Pairs] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            if json.loads(metadata["description"]) != description:
+                return None
+            for split in get_args(Split):
+                x, y = _unpack(file, f"{split}/x"), _unpack(file, f"{split}/y")
+                pairs[split] = Pairs(x, y, file.get_tensor(f"{split}/baseline"), file.get_tensor(f"{split}/entropy"))
+    except SafetensorError as error:
+        raise TrainerError(f"{path}: damaged ({error}). Remove it: runs then make their own pool.") from error
     return Pool(pairs, description, metadata["sha256"])
 
 

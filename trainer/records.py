@@ -16,6 +16,9 @@ from typing import Any
 
 from trainer.tracking import Tracking
 
+STATE_FILE = "state.pt"
+"""What a run goes on from, in its checkpoint's folder."""
+
 PROGRESS_INTERVAL_S = 0.5
 """``progress.json`` is written at most that often."""
 
@@ -32,6 +35,7 @@ class RunRecords:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.checkpoint_folder = folder / "checkpoint"
+        self.state_path = self.checkpoint_folder / STATE_FILE
         self.pool_folder = folder / "pool"
         self.tracking = tracking or Tracking(())
         self._next_progress = 0.0

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.errors import TrainerError
-
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 """What has to be installed for each tracker."""
 
@@ -75,21 +73,20 @@ def missing_packages(names: Iterable[str]) -> list[str]:
 
 
 def open_tracking(names: Iterable[str], folder: Path, config: Mapping[str, Any]) -> Tracking:
-    """Start the trackers.
+    """Start the trackers; one that does not start is left out.
 
     Args:
-        names: which.
+        names: which; their packages are installed (`missing_packages`).
         folder: the run's directory; each tracker writes below it.
         config: of the run, to be shown.
-
-    Raises:
-        TrainerError: a tracker's package is missing, or it does not start.
     """
-    names = list(names)
-    missing = missing_packages(names)
-    if missing:
-        raise TrainerError("\n".join(missing))
-    return Tracking((name, TRACKERS[name](folder, config)) for name in names)
+    started: list[tuple[str, Tracker]] = []
+    for name in names:
+        try:
+            started.append((name, TRACKERS[name](folder, config)))
+        except Exception as error:  # as in `Tracking._tell`
+            print(f"report_to: {name} does not start and is left out: {error}", file=sys.stderr)
+    return Tracking(started)
 
 
 class TensorBoard:

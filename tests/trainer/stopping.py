@@ -1,6 +1,9 @@
 """Being asked to stop, at a step of one's choice."""
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,3 +41,23 @@ class StopWithin(StopRequest):
             if self._left == 0:
                 self._receive(signal.SIGTERM, None)
             yield
+
+
+class StopSoon(StopRequest):
+    """Gets a real signal that long after it has entered its first block that may be broken off."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._send)
+        self.sent_at = 0.0
+        super().__init__()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        with super().interruptible():
+            if not self._timer.ident:
+                self._timer.start()
+            yield
+
+    def _send(self) -> None:
+        self.sent_at = time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -90,8 +90,7 @@ def test_the_posterior_mean_changes_the_validation_loss_alone(tmp_path: Path, ba
 
 def test_a_discrete_run_that_diverges_names_step_and_term(tmp_path: Path, base: Path, run_trainer: Run) -> None:
     raw = discrete(base, train={"lr": 1e30, "head_lr": 1e30, "clip": 0.0})
-    with pytest.raises(Exception, match="step"):
-        run_trainer(raw, tmp_path)
+    assert run_trainer(raw, tmp_path) == 1
     record = json.loads((tmp_path / "error.json").read_text())
     assert record["kind"] == "diverged"
     assert record["step"] == 2

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from stopping import StopAfter, StopWithin
+from stopping import StopAfter, StopSoon, StopWithin
 from tiny_runs import BASE, disentangle
 
-from trainer.errors import DivergedError
+from trainer.__main__ import carry_out
 from trainer.records import write_json
-from trainer.stop import TRY_AGAIN_EXIT_CODE
+from trainer.stop import TRY_AGAIN_EXIT_CODE, StopRequest
 
 TIMINGS = ("core_seconds", "tokens_per_core_second", "peak_rss_mb")
 Run = Callable[..., int]
@@ -174,8 +174,25 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, base: Pa
     assert steps[-1] == 200
 
 
+def test_a_signal_breaks_off_a_long_step(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+    """A step of twenty thousand micro-batches takes minutes; what is saved are the steps before it."""
+    raw = disentangle(base, train={"accumulation": 20_000, "steps": 2})
+    stop = StopSoon(0.5)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    stop.install()
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_trainer(raw, tmp_path, stop)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert end.value.code == TRY_AGAIN_EXIT_CODE
+    assert time.monotonic() - stop.sent_at < 2
+    assert torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["progress"]["step"] == 0
+
+
 @pytest.mark.parametrize("data", [{}, {"refresh_every": 2}])
-def test_a_signal_breaks_off_what_takes_long_between_steps(
+def test_a_signal_breaks_off_what_takes_long(
     tmp_path: Path, base: Path, run_trainer: Run, data: dict[str, Any]
 ) -> None:
     """A validation, or a redraw of the pairs, is broken off, and done from its start when the run goes on."""
@@ -246,34 +263,57 @@ def test_a_signal_while_a_long_pool_is_made_ends_the_process_within_seconds(tmp_
     assert not (tmp_path / "history.jsonl").exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = disentangle(base, train={"lr": 1e30, "head_lr": 1e30, "clip": 0.0})
-    with pytest.raises(Exception, match="step"):
-        run_trainer(raw, tmp_path)
+    assert run_trainer(raw, tmp_path) == 1
     record = json.loads((tmp_path / "error.json").read_text())
     assert record["kind"] == "diverged"
-    assert 1 <= record["step"] <= 8
-    assert record["term"]
+    assert record["step"] == 2
+    assert record["term"] == "reconstruction_loss"
     assert record["value"] in {"nan", "inf", "-inf"}
     assert record["last_checkpoint"] is None
     assert not (tmp_path / "metrics.json").exists()
+    assert capsys.readouterr().err == record["message"] + "\n"
 
 
-def test_a_divergence_names_the_last_good_checkpoint(tmp_path: Path, base: Path, run_trainer: Run) -> None:
-    """Saved in step 4; the weights are spoilt there, as a step that is too large would."""
-    raw = disentangle(base)
-    with pytest.raises(SystemExit):
-        run_trainer(raw, tmp_path, StopAfter(4))
-    path = tmp_path / "checkpoint" / "state.pt"
-    state = torch.load(path, weights_only=True)
-    for tensor in state["parameters"].values():
-        tensor.fill_(1e30)
-    torch.save(state, path)
-    with pytest.raises(DivergedError, match="the checkpoint of step 4 is good"):
-        run_trainer(raw, tmp_path)
+def test_a_divergence_names_the_last_checkpoint_whose_weights_were_good(
+    tmp_path: Path, base: Path, run_trainer: Run
+) -> None:
+    """Saved at every step, but only once its weights have given a finite loss: those of step 1 never do."""
+    spoils = {"lr": 1e30, "head_lr": 1e30, "clip": 0.0, "checkpoint_every_s": 1e-9}
+    assert run_trainer(disentangle(base, train=spoils), tmp_path) == 1
     record = json.loads((tmp_path / "error.json").read_text())
-    assert record["step"] == 5
-    assert record["last_checkpoint"] == {"step": 4, "path": str(path)}
+    path = tmp_path / "checkpoint" / "state.pt"
+    assert (record["step"], record["last_checkpoint"]) == (2, {"step": 0, "path": str(path)})
+    state = torch.load(path, weights_only=True)
+    assert state["progress"]["step"] == 0
+    assert all(bool(tensor.isfinite().all()) for tensor in state["parameters"].values())
+
+
+def test_a_checkpoint_that_diverges_itself_is_not_called_good(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+    """Saved when the run was asked to stop, in step 1, whose update spoilt the weights."""
+    raw = disentangle(base, train={"lr": 1e30, "head_lr": 1e30, "clip": 0.0})
+    with pytest.raises(SystemExit):
+        run_trainer(raw, tmp_path, StopAfter(1))
+    assert run_trainer(raw, tmp_path) == 1
+    record = json.loads((tmp_path / "error.json").read_text())
+    assert (record["step"], record["last_checkpoint"]) == (2, None)
+
+
+@pytest.mark.parametrize("mode", ["base", "disentangle"])
+def test_a_last_update_that_spoils_the_weights_is_a_divergence_too(
+    tmp_path: Path, base: Path, run_trainer: Run, mode: str
+) -> None:
+    """No loss is computed in training any more: the validation's is not finite."""
+    spoils = {"steps": 1, "lr": 1e30, "head_lr": 1e30, "clip": 0.0, "checkpoint_every_s": 1e-9, "optimizer": "adamw"}
+    raw = {**BASE, "train": spoils} if mode == "base" else disentangle(base, train=spoils)
+    assert run_trainer(raw, tmp_path) == 1
+    record = json.loads((tmp_path / "error.json").read_text())
+    assert (record["kind"], record["step"], record["last_checkpoint"]["step"]) == ("diverged", 1, 0)
+    assert record["term"].startswith("loss/val/")
+    assert not (tmp_path / "metrics.json").exists()
 
 
 def test_too_little_memory_ends_the_run_as_oom(tmp_path: Path) -> None:
@@ -285,6 +325,8 @@ def test_too_little_memory_ends_the_run_as_oom(tmp_path: Path) -> None:
     assert process.returncode not in {0, TRY_AGAIN_EXIT_CODE}, errors
     record = json.loads((tmp_path / "error.json").read_text())
     assert record["kind"] == "oom"
+    assert errors.splitlines()[-1].startswith("out of memory: ")
+    assert "Traceback" not in errors
     assert 100 < record["memory"]["peak_rss_mb"] < 6 * 1024
 
 
@@ -305,3 +347,33 @@ def test_a_base_that_is_missing_or_made_for_another_task_is_refused(
     assert run_trainer(disentangle(base, task={"params": {"offset_max": 4}}), tmp_path / "b") == 1
     assert "was trained on" in capsys.readouterr().err
     assert json.loads((tmp_path / "b" / "error.json").read_text())["kind"] == "error"
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(disentangle(base)))
+    (tmp_path / "taken").touch()
+    assert carry_out(tmp_path / "config.json", tmp_path / "taken", StopRequest()) == 1
+    told = capsys.readouterr().err
+    assert told == f"--run-dir: {tmp_path / 'taken'} cannot be written: File exists. Name another folder.\n"
+
+
+def test_a_disk_without_room_is_told_in_one_line_and_the_run_goes_on_later(
+    tmp_path: Path, base: Path, run_trainer: Run
+) -> None:
+    """A real limit on the size of files: checkpoints do not fit below it, and the one that is there stays."""
+    raw = disentangle(base)
+    with pytest.raises(SystemExit):
+        run_trainer(raw, tmp_path, StopAfter(2))
+    saved = (tmp_path / "checkpoint" / "state.pt").read_bytes()
+    limit = len(saved) // 2
+    process = start(raw, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1, errors
+    assert errors.splitlines()[-1].startswith(f"{tmp_path}: File too large. Make room and start the same command")
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "error.json").read_text())["kind"] == "error"
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["state.pt"]
+    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == saved
+    assert run_trainer(raw, tmp_path) == 0

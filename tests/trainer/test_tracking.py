@@ -56,6 +56,15 @@ def test_a_tracker_that_fails_is_left_out_and_the_record_is_whole(
     assert capsys.readouterr().err.count("full failed and is left out from now on") == 1
 
 
+def test_a_tracker_that_does_not_start_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """TensorBoard wants a folder where a file stands."""
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").touch()
+    open_tracking(["tensorboard"], tmp_path, {}).point({"step": 1, "loss/train/total": 1.0})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("report_to: tensorboard does not start and is left out: ")
+
+
 def test_a_tracker_that_is_not_installed_is_found_by_check(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
     monkeypatch.setattr(sys, "path", [])
     sys.path_importer_cache.clear()
