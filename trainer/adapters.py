@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainer.config import AdaptationConfig
+from trainer.errors import TrainerError, suggestion
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -20,11 +21,17 @@ def add_adapters(
     generator_token_ids: Sequence[int],
     posterior_token_ids: Sequence[int],
 ) -> "PeftModel":
-    """Put both adapters on a causal model; each also trains rows of its own for the new tokens that it reads."""
+    """Put both adapters on a causal model; each also trains rows of its own for the new tokens that it reads.
+
+    Raises:
+        TrainerError: a target is no linear layer of the model's blocks.
+    """
     from peft import LoraConfig, get_peft_model
     from torch import nn
 
     from trainer.merged_lora import MergedLinear
+
+    _require_layers(model, adaptation.targets)
 
     def config(token_ids: Sequence[int]) -> "LoraConfig":
         made = LoraConfig(
@@ -40,6 +47,19 @@ def add_adapters(
     adapted = get_peft_model(model, config(generator_token_ids), adapter_name=GENERATOR)
     adapted.add_adapter(POSTERIOR, config(posterior_token_ids))
     return adapted.eval()
+
+
+def _require_layers(model: "PreTrainedModel", targets: Sequence[str]) -> None:
+    """Refuse names that peft would pass over in silence, or put an adapter on that no part here has."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
+    layers = [name for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in layers):
+            known = ", ".join(sorted({name.rsplit(".")[-1] for name in layers}))
+            near = suggestion(target, known.split(", "))
+            raise TrainerError(f"adaptation.targets: the model has no layer {target!r}.{near} Take some of {known}.")
 
 
 def switch_to(model: "PeftModel", adapter: str) -> None:

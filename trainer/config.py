@@ -104,19 +104,24 @@ class LatentConfig(Section):
     samples: Count = 1
 
 
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""All linear layers in a block of a Qwen2 or Llama model."""
+
+
 class AdaptationConfig(Section):
     """What is trained beside the heads.
 
     Attributes:
         kind: ``full``: all weights of two copies of the base; ``lora``: low-rank additions, by peft; ``head_only``:
             nothing, the backbone stays the base (a discrete latent's token rows count as heads).
-        rank, alpha, targets: of LoRA.
+        rank, alpha: of LoRA.
+        targets: of LoRA; last names of the linear layers that get one, in every block.
     """
 
     kind: Literal["full", "lora", "head_only"] = "full"
     rank: Count = 8
     alpha: Positive = 16.0
-    targets: tuple[StrictStr, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: Annotated[tuple[StrictStr, ...], Field(min_length=1)] = LAYERS
 
 
 class ObjectiveConfig(Section):

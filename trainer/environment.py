@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.errors import TrainerError
+
 if TYPE_CHECKING:
     import torch
 
@@ -47,12 +49,17 @@ def quick_imports() -> Iterator[None]:
 
 
 def choose_device(asked: str) -> "torch.device":
-    """Return the device to train on; ``auto``: CUDA where there is one."""
+    """Return the device to train on; ``auto``: CUDA where there is one.
+
+    Raises:
+        TrainerError: CUDA is asked for, and torch finds none.
+    """
     import torch
 
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(asked)
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        raise TrainerError("device: is cuda, but torch finds no such device here. Take auto or cpu, or another node.")
+    return torch.device("cuda" if found and asked != "cpu" else "cpu")
 
 
 def choose_precision(asked: str, device: "torch.device") -> "torch.dtype":

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
+MIN_DEVIATION = 1e-6
+"""A feature of the posterior that varies less than that, as all do over a single record, is not scaled up."""
+
+
 class LatentModel(nn.Module, ABC):
     """All that is trained when a base model is disentangled; see `trainer.latents` for how to make one.
 
@@ -169,7 +173,9 @@ class LatentModel(nn.Module, ABC):
             rows: entangled records, one batch.
         """
         features = self.posterior_features(rows)  # (B, d)
-        mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+        mean = features.mean(0)
+        deviation = features.std(0) if len(features) > 1 else torch.zeros_like(mean)
+        deviation = torch.where(deviation > MIN_DEVIATION, deviation, 1.0)  # a constant feature tells records not apart
         scale = self.posterior_scale / features.shape[1] ** 0.5
         weight = self.shape_posterior(torch.randn_like(self.posterior_head.weight) * scale / deviation)
         self.posterior_head.weight.copy_(weight)

@@ -54,6 +54,7 @@ def test_good_configurations_pass() -> None:
         ),
         ({"adaptation": {"kind": "lora"}, "train": {"optimizer": "muon"}}, "kind lora leaves none to train"),
         ({"adaptation": {"kind": "head_only"}, "train": {"optimizer": "muon"}}, "kind head_only leaves none to train"),
+        ({"adaptation": {"kind": "lora", "targets": []}}, "adaptation.targets: "),
         ({"base": {"pth": "x"}}, "base.pth: unknown key. Did you mean path?"),
     ],
 )
@@ -140,7 +141,7 @@ def test_rates_of_a_backbone_that_is_not_trained_are_inactive() -> None:
 
 
 def test_what_is_no_configuration_is_refused_in_one_line() -> None:
-    for line in ("{", "[]", "3", "null", '{"mode": "bse"}'):
+    for line in ("{", "[]", "3", "null", '{"mode": "bse"}', "[" * 100_000):
         answer = check_line(line)
         assert answer["errors"]
         assert all("\n" not in error for error in answer["errors"])

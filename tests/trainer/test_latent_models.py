@@ -286,6 +286,17 @@ def test_whitened_posterior_has_zero_mean_and_its_spread(
     assert scales.max().item() < 3
 
 
+@every_mode
+def test_a_single_record_is_whitened_to_zero(backbone: Backbone, pairs: Pairs, kind: str, adaptation: str) -> None:
+    """No feature has a spread to be scaled by, and nothing becomes infinite."""
+    model = make(backbone, kind, adaptation)
+    entangled = rows_of(pairs, backbone)[0]
+    model.whiten_posterior(entangled.take(torch.tensor([0])))
+    outputs = model.posterior_head(model.posterior_features(entangled))
+    torch.testing.assert_close(outputs[0], torch.zeros_like(outputs[0]), rtol=0, atol=1e-4)
+    assert bool(outputs.isfinite().all())
+
+
 def test_posterior_mean_needs_no_draw_and_weighs_one_latent(backbone: Backbone, pairs: Pairs) -> None:
     """Without a stream of draws: z at the mean, and for a discrete latent the most probable value alone."""
     with torch.no_grad():

@@ -82,6 +82,43 @@ def test_the_tokenizer_is_extended_by_the_markup_and_its_rows_look_like_the_othe
     assert torch.equal(load_backbone(str(llama), seed=1).model.get_input_embeddings().weight.detach(), weight)
 
 
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (
+            ["q_proj", "v_prj"],
+            "the model has no layer 'v_prj'. Did you mean v_proj? Take some of down_proj, ",
+        ),
+        (["embed_tokens"], "no layer 'embed_tokens'"),
+        (["lm_head"], "no layer 'lm_head'"),
+    ],
+)
+def test_a_layer_that_lora_cannot_find_is_named(
+    tmp_path: Path,
+    llama: Path,
+    run_trainer: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    targets: list[str],
+    message: str,
+) -> None:
+    """peft passes over a name that fits nothing as long as another one does."""
+    raw = disentangle(llama, adaptation={"kind": "lora", "targets": targets}, data={"source": "groundtruth"})
+    assert run_trainer(raw, tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("adaptation.targets: ")
+    assert message in line
+
+
+def test_layers_of_another_architecture_get_lora(tmp_path: Path, gpt2: Path, run_trainer: Callable[..., int]) -> None:
+    raw = disentangle(
+        gpt2,
+        adaptation={"kind": "lora", "targets": ["c_attn", "mlp.c_proj"]},
+        data={"source": "groundtruth"},
+        train={"steps": 2},
+    )
+    assert run_trainer(raw, tmp_path / "run") == 0
+
+
 def test_a_tokenizer_that_does_not_give_the_text_back_is_refused(
     tmp_path: Path, llama: Path, run_trainer: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

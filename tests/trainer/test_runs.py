@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -377,3 +378,25 @@ def test_a_disk_without_room_is_told_in_one_line_and_the_run_goes_on_later(
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["state.pt"]
     assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == saved
     assert run_trainer(raw, tmp_path) == 0
+
+
+@pytest.mark.parametrize("name", ["base.json", "char_tokenizer.json", "model.safetensors", "pool.safetensors"])
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_base_that_is_damaged_is_named(
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str], name: str, left: int
+) -> None:
+    damaged = shutil.copytree(base, tmp_path / "damaged")
+    os.truncate(damaged / name, left)
+    assert run_trainer(disentangle(damaged), tmp_path / "run") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(damaged) in line
+    assert "damaged (" in line
+
+
+def test_cuda_where_there_is_none_is_told_in_one_line(
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert run_trainer({**disentangle(base), "device": "cuda"}, tmp_path) == 1
+    assert capsys.readouterr().err.startswith("device: is cuda, but torch finds no such device here.")
