@@ -1,6 +1,7 @@
 """Hold a configuration against what the trainer does: all its problems, and the keys that change nothing."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,17 @@ def inactive(config: Config) -> list[str]:
 
 def _without_effect(config: Config, key: str) -> bool:
     section, _, name = key.partition(".")
+    seeds = config.seeds
+    if (key == "seed" and None not in {seeds.data, seeds.model, seeds.sampling}) or (
+        key == "pool.temperature" and config.data.source == "groundtruth"
+    ):
+        return True
     if config.mode == "base":
         return (
             key in {"eval.posterior", "eval.controlled_sampled"}
             or section in {"base", "latent", "adaptation", "objective"}
             or key
             in {
-                "data.source",
                 "data.drop_invalid",
                 "data.sampling",
                 "data.refresh_every",
@@ -100,7 +105,6 @@ def _without_effect(config: Config, key: str) -> bool:
         or key in OTHER_KIND[config.latent.kind]
         or (section == "objective" and _objective_without_effect(config, name))
         or (section == "adaptation" and name != "kind" and config.adaptation.kind != "lora")
-        or (key == "pool.temperature" and config.data.source == "groundtruth")
         or (key in {"train.lr", "train.posterior_lr_scale"} and config.adaptation.kind == "head_only")
         or (key == "train.final_lr_share" and config.train.schedule == "constant")
         or key == "train.compile"
@@ -162,8 +166,9 @@ def _task_problems(config: Config) -> Iterator[str]:
             near = suggestion(name, task.strategies)
             known = ", ".join(task.strategies)
             yield f"task.strategy_mix.{name}: {task.name} has no such strategy.{near} Known: {known}."
-    if sum(mix.values()) == 0:
-        yield "task.strategy_mix: all weights are 0. Give at least one strategy a weight above 0."
+    if not 0 < sum(mix.values()) < math.inf:
+        total = sum(mix.values())
+        yield f"task.strategy_mix: the weights add up to {total:g}, where shares such as 1 would do. Change them."
 
 
 def _mode_problems(config: Config) -> Iterator[str]:
@@ -225,6 +230,11 @@ def _train_problems(config: Config) -> Iterator[str]:
         yield "train.steps: missing. Say how long to train, by train.steps or by train.epochs."
     if train.steps is not None and train.epochs is not None:
         yield f"train.epochs: is {train.epochs}, but train.steps is given too. Leave one of the two out."
+    if train.epochs is not None and (train.max_sequences_per_epoch or train.batch_size) < train.batch_size:
+        yield (
+            f"train.max_sequences_per_epoch: is {train.max_sequences_per_epoch}, less than a batch of "
+            f"{train.batch_size}. Raise it, or lower train.batch_size."
+        )
     if train.compile and train.gradient_checkpointing:
         yield "train.compile: decides itself what to keep, so train.gradient_checkpointing is in its way. Take one."
     if config.mode == "base" and (model.width % model.heads or model.width // model.heads % 2):

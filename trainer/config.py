@@ -76,9 +76,8 @@ class ModelConfig(Section):
     @classmethod
     def _fill_in(cls, raw: Any) -> Any:
         """Take what is not given from the size's shape."""
-        if not isinstance(raw, dict) or raw.get("size") not in SIZES:
-            return raw
-        return {**SIZES[raw["size"]], **raw}
+        size = raw.get("size") if isinstance(raw, dict) else None
+        return {**SIZES[size], **raw} if isinstance(size, str) and size in SIZES else raw
 
 
 class LatentConfig(Section):
@@ -161,7 +160,8 @@ class DataConfig(Section):
 
     Attributes:
         records: base: distinct draws of ground-truth records to train on, read again and again.
-        source: disentangle: ``model``: y is sampled from the base model; ``groundtruth``: a strategy writes it.
+        source: of the pairs that a base leaves and that are trained on when it is disentangled: ``model``: y is sampled
+            from the base model; ``groundtruth``: a strategy writes it.
         drop_invalid: disentangle: leave out pairs whose trace no strategy writes.
         sampling: disentangle: ``pool``: train on the fixed pool; ``each_step``: every step draws its own pairs.
         refresh_every: disentangle, with ``pool``: steps after which the training pairs are drawn anew; absent: never.

@@ -1,5 +1,6 @@
 """The terms of the objective by name, and their weights, which may change over the steps. Imports nothing heavy."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,7 +92,7 @@ def _parse_points(value: Sequence[Any]) -> Points:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _write(value: float | Points) -> Any:

@@ -4,13 +4,17 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_runs import BASE, disentangle
 
+from trainer.backbone import load_backbone
 from trainer.check import check_line, inactive, validate
 from trainer.config import Config
+from trainer.pool import describe, load_pool, valid_pairs
 
 
 def problems(raw: dict[str, Any]) -> str:
@@ -35,8 +39,19 @@ def test_good_configurations_pass() -> None:
         ({"train": {"steps": True}}, "train.steps: "),
         ({"train": {"epochs": 2}}, "train.epochs: is 2, but train.steps is given too."),
         ({"train": {"steps": None}}, "train.steps: missing."),
+        (
+            {"train": {"steps": None, "epochs": 2, "max_sequences_per_epoch": 7}},
+            "train.max_sequences_per_epoch: is 7, less than a batch of 8.",
+        ),
+        ({"objective": {"beta": 10**400}}, "objective.beta: should be a number of 0 or more"),
+        ({"model": {"size": ["s", "m"]}}, "model.size: should be 's', 'm' or 'l', got ['s', 'm']."),
         ({"task": {"name": "grid_pathfindin"}}, "Did you mean grid_pathfinding?"),
         ({"task": {"params": {"size": 3}}}, "task.params.size: "),
+        ({"task": {"strategy_mix": {"right-first": 0.0}}}, "task.strategy_mix: the weights add up to 0, "),
+        (
+            {"task": {"strategy_mix": {"right-first": 1e308, "alternating": 1e308}}},
+            "task.strategy_mix: the weights add up to inf, ",
+        ),
         ({"task": {"strategy_mix": {"right": 1.0}}}, "Did you mean right-first?"),
         ({"objective": {"beta": [[9, 0.1], [2, 0.0]]}}, "objective.beta: should hold at least one point"),
         ({"objective": {"beta": [[8, 0.0], [20, 0.1]]}}, "above 0 from step 9 on, but the run ends at step 8"),
@@ -78,6 +93,28 @@ def test_base_mode_refuses_terms_and_calls_the_rest_inactive() -> None:
     assert "a base run has no such term" in problems({**BASE, "objective": {"posterior_variance_weight": 0.1}})
     config = Config.model_validate({**BASE, "latent": {"dim": 4}, "objective": {"posterior_variance_weight": 0.0}})
     assert inactive(config) == ["latent.dim", "objective.posterior_variance_weight"]
+
+
+def test_a_base_leaves_the_pool_that_its_source_says(tmp_path: Path, run_trainer: Callable[..., int]) -> None:
+    """So the key is not inactive: the pool's answers are the strategies', also where the base cannot write them yet."""
+    raw = {**BASE, "data": {"records": 40, "source": "groundtruth"}, "train": {"steps": 1, "batch_size": 4}}
+    assert check_line(json.dumps(raw)) == {"errors": [], "inactive": []}
+    assert run_trainer(raw, tmp_path) == 0
+    config = Config.model_validate(raw)
+    backbone = load_backbone(str(tmp_path / "checkpoint"), seed=0)
+    pool = load_pool(tmp_path / "checkpoint", describe(config, backbone.sha256))
+    assert pool is not None
+    pairs = pool.pairs["train"]
+    assert len(valid_pairs(pairs, backbone.tokenizer, "grid_pathfinding")) == len(pairs)
+
+
+def test_what_only_one_of_two_settings_decides_is_inactive() -> None:
+    seeds = {"data": 1, "model": 2}
+    assert inactive_of(seeds=seeds) == []
+    assert inactive_of(seeds={**seeds, "sampling": 3}) == ["seed"]
+    for raw in (BASE, disentangle("x")):
+        given = {**raw, "data": {"source": "groundtruth"}, "pool": {"temperature": 0.7}}
+        assert check_line(json.dumps(given)) == {"errors": [], "inactive": ["pool.temperature"]}
 
 
 def test_keys_without_effect_are_inactive() -> None:

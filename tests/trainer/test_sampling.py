@@ -89,10 +89,10 @@ def test_a_mix_weighs_the_strategies():
         ({"mix": {"up-first": 1}}, "task.strategy_mix: there is no 'up-first'. Did you mean"),
         ({"mix": {"down-first": -1}}, "task.strategy_mix.down-first: expected a weight of 0 or more, got -1"),
         ({"mix": {"down-first": float("nan")}}, "got nan"),
-        ({"mix": {"down-first": 0}}, "no strategy has a weight above 0"),
-        ({"mix": {}}, "no strategy has a weight above 0"),
+        ({"mix": {"down-first": 0}}, "task.strategy_mix: the weights add up to 0,"),
+        ({"mix": {}}, "task.strategy_mix: the weights add up to 0,"),
         ({"split": "tests"}, "split: there is no 'tests'. Did you mean test?"),
-        ({"policy": "held-out"}, "split.policy: there is no 'held-out'. Did you mean heldout?"),
+        ({"policy": "held-out"}, "task.split_policy: there is no 'held-out'. Did you mean heldout?"),
         ({"params": {"offset_max": 1, "offset_min": 1, "rows": 2}}, "task.params.rows"),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_request_that_cannot_be_met_names_key_value_and_choice(arguments: dict
 
 
 def test_ranges_with_no_input_in_a_split_are_an_error_and_no_endless_search():
-    with pytest.raises(TaskError, match=r"none of 2000 inputs .* 'test'.* set split.policy to overlap"):
+    with pytest.raises(TaskError, match=r"none of 2000 inputs .* 'test'.* set task.split_policy to overlap"):
         sample_records(
             TASKS["base_conversion"], {"value_min": 16, "value_max": 17}, 1, seed=0, split="test", purpose="p"
         )

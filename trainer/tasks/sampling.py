@@ -75,7 +75,7 @@ def sample_records(
     """
     ranges = task.validate(params)
     _check_choice("split", split, get_args(Split))
-    _check_choice("split.policy", policy, get_args(Policy))
+    _check_choice("task.split_policy", policy, get_args(Policy))
     strategies, weights = _weights(task, mix)
     rng = random.Random(stream_seed(seed, "records", task.name, split, purpose))
     records = []
@@ -95,7 +95,7 @@ def _draw_input(task: Task[Any, Any], ranges: Params, rng: random.Random, split:
             return problem, x
     raise TaskError(
         f"task.params: {task.name}: none of {MAX_DRAWS_FOR_ONE_RECORD} inputs falls into the split {split!r}, with "
-        f"{ranges!r}. Widen the ranges, or set split.policy to overlap."
+        f"{ranges!r}. Widen the ranges, or set task.split_policy to overlap."
     )
 
 
@@ -106,8 +106,8 @@ def _weights(task: Task[Any, Any], mix: Mapping[str, float] | None) -> tuple[lis
         _check_choice("task.strategy_mix", strategy, task.strategies)
         if not (math.isfinite(weight) and weight >= 0):
             raise TaskError(f"task.strategy_mix.{strategy}: expected a weight of 0 or more, got {weight!r}. Change it.")
-    if sum(mix.values()) == 0:
-        raise TaskError(f"task.strategy_mix: no strategy has a weight above 0, got {dict(mix)!r}. Raise one.")
+    if not 0 < sum(mix.values()) < math.inf:
+        raise TaskError(f"task.strategy_mix: the weights add up to {sum(mix.values())}: {dict(mix)!r}. Change them.")
     # In the task's own order, so that the order of the keys in a file changes nothing.
     strategies = [strategy for strategy in task.strategies if strategy in mix]
     return strategies, [float(mix[strategy]) for strategy in strategies]
