@@ -24,9 +24,9 @@ from slurmkit.aggregate import matched_deltas, read_metrics, summarise, suspecte
 from slurmkit.aggregate.aggregation import Aggregation, aggregate
 from slurmkit.collection.poll import poll
 from slurmkit.files import write_atomic
-from slurmkit.records import SCHEMA, RunStatus
+from slurmkit.records import SCHEMA, Row, RunStatus
 from slurmkit.states import State
-from slurmkit.store import CollectionStore, Row, Store
+from slurmkit.store import CollectionStore, Store
 
 METRICS_A_RUN = 40
 LIMITS_S = {10_000: 0.4, 100_000: 2.0}

@@ -10,12 +10,11 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from slurmkit import files
 from slurmkit.errors import StoreError, UsageError
 from slurmkit.names import check_collection_name
-from slurmkit.records import SCHEMA, Json, is_mapping
+from slurmkit.records import SCHEMA, Json, Row, is_mapping
 
 _MARK = ".slurmkit"
 _DELETED = ".deleted-"
@@ -24,60 +23,6 @@ _DELETED = ".deleted-"
 def now() -> str:
     """Return the time as records write it: UTC, ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-class Row(NamedTuple):
-    """One line of ``runs.jsonl``: a run as it was frozen (see `RunStatus` for why a named tuple).
-
-    Attributes:
-        id, name: of the run.
-        axes: axis name to value.
-        set: dotted config key to value: what differs from the collection's shared config.
-        config_sha256: of the resolved config.
-        resources: what differs from the collection's shared resources.
-        needs: alias to ``[collection, run id, run name]`` of the run that this one needs.
-        commit: the pin, where it is not the collection's.
-        retired: why the run no longer counts (``removed`` or ``changed`` by an extension); empty: it counts.
-    """
-
-    id: str
-    name: str
-    axes: dict[str, Json]
-    set: dict[str, Json]
-    config_sha256: str
-    resources: dict[str, Json]
-    needs: dict[str, tuple[str, str, str]]
-    commit: str = ""
-    retired: str = ""
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the line's record; what is empty is left out."""
-        record: dict[str, Json] = {"id": self.id, "name": self.name, "axes": self.axes}
-        optional = {
-            "set": self.set,
-            "sha": self.config_sha256,
-            "resources": self.resources,
-            "needs": self.needs,
-            "commit": self.commit,
-            "retired": self.retired,
-        }
-        return record | {key: value for key, value in optional.items() if value}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Json]) -> "Row":
-        """Read what `to_json` wrote."""
-        get = record.get
-        return cls(
-            record["id"],
-            record["name"],
-            record["axes"],
-            get("set") or {},
-            get("sha") or "",
-            get("resources") or {},
-            get("needs") or {},
-            get("commit") or "",
-            get("retired") or "",
-        )
 
 
 class FrozenRuns:

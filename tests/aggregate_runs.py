@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from slurmkit.ledger import Observation
-from slurmkit.records import SCHEMA, RunStatus
+from slurmkit.records import SCHEMA, Row, RunStatus
 from slurmkit.states import Reason, State
-from slurmkit.store import CollectionStore, Row
+from slurmkit.store import CollectionStore
 
 AXES = {
     "task": ("addition", "base_conversion", "equations", "grid", "lists", "sorting"),

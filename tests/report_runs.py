@@ -18,11 +18,11 @@ from slurmkit.collection import Collection
 from slurmkit.definition.model import Definition, parse_definition
 from slurmkit.expand import Run, expand
 from slurmkit.ledger import Observation
-from slurmkit.records import SCHEMA
+from slurmkit.records import SCHEMA, Row
 from slurmkit.report import Material, build
 from slurmkit.report.model import Report
 from slurmkit.states import Reason, State
-from slurmkit.store import CollectionStore, Row, sha256
+from slurmkit.store import CollectionStore, sha256
 
 COMMIT = "017e5e4" + "0" * 33
 CREATED, SUBMITTED, STARTED, ENDED = (

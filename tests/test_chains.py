@@ -3,7 +3,7 @@
 import pytest
 
 from slurmkit.collection.needs import needed_first
-from slurmkit.store import Row
+from slurmkit.records import Row
 
 STAGES = """\
 name: chain

@@ -11,7 +11,8 @@ import pytest
 from slurmkit import files
 from slurmkit.collection.poll import read
 from slurmkit.errors import LockTimeoutError, StoreError, UsageError
-from slurmkit.store import Row, Store
+from slurmkit.records import Row
+from slurmkit.store import Store
 
 HEADER = {"schema": 1, "commit": "c" * 40, "definition": {"needs": {}}}
 ROWS = [

@@ -16,8 +16,8 @@ from slurmkit.definition.model import Definition, parse_definition
 from slurmkit.errors import DefinitionError, PinError, SlurmkitError, UsageError
 from slurmkit.expand import Expansion, expand, resolve_config
 from slurmkit.project import Project
-from slurmkit.records import SCHEMA, Json
-from slurmkit.store import CollectionStore, Row, now, sha256
+from slurmkit.records import SCHEMA, Json, Row
+from slurmkit.store import CollectionStore, now, sha256
 from slurmkit.template import fill
 
 

@@ -10,8 +10,8 @@ from slurmkit.collection.create import check_configs, freeze_rows, kept, path_te
 from slurmkit.errors import UsageError
 from slurmkit.expand import Expansion, expand, resolve_config
 from slurmkit.project import Project
-from slurmkit.records import Json
-from slurmkit.store import CollectionStore, Row, now, sha256
+from slurmkit.records import Json, Row
+from slurmkit.store import CollectionStore, now, sha256
 
 _SAID_OF_RUNS = ("description", "tags", "metrics", "report")
 """Parts of a definition that change no run, and that tables and reports show."""

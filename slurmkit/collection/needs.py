@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from slurmkit.errors import DefinitionError, UsageError
 from slurmkit.expand import Run
-from slurmkit.records import Json
-from slurmkit.store import Row, Store
+from slurmkit.records import Json, Row
+from slurmkit.store import Store
 
 Needs = dict[str, tuple[str, str, str]]
 """Alias to (collection, run id, run name)."""

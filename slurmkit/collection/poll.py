@@ -8,19 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from slurmkit import files
+from slurmkit import files, runs_index
 from slurmkit.collection.backends import scheduler
 from slurmkit.collection.needs import needed_first
 from slurmkit.diagnose import conclude
 from slurmkit.errors import LockTimeoutError, SchedulerError, StoreError
 from slurmkit.ledger import Attempt, Ledger, Observation
 from slurmkit.recorded import Recorded, changed_keys
-from slurmkit.recorded import read as read_recorded
-from slurmkit.records import Outcome, RunStatus
+from slurmkit.records import Outcome, Row, RunStatus
 from slurmkit.schedulers import JobReport, OutOfReachError
 from slurmkit.states import Reason, State
 from slurmkit.statuses import Statuses
-from slurmkit.store import CollectionStore, FrozenRuns, Row, Store
+from slurmkit.store import CollectionStore, FrozenRuns, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class Snapshot:
 
 def read(records: CollectionStore) -> Snapshot:
     """Read what the records say, without asking any scheduler."""
-    recorded, ledger, frozen = read_recorded(records)
+    recorded, ledger, frozen = runs_index.read(records)
     return Snapshot(records, recorded, frozen, ledger)
 
 
@@ -175,7 +174,7 @@ def settle(store: Store, snapshot: Snapshot) -> None:
         else:
             events.append({"event": "submitted", "token": token, "jobs": jobs})
     snapshot.records.append(*events)
-    snapshot.recorded, snapshot.ledger, snapshot.frozen = read_recorded(snapshot.records)
+    snapshot.recorded, snapshot.ledger, snapshot.frozen = runs_index.read(snapshot.records)
 
 
 def _ask(store: Store, snapshot: Snapshot, *, last_seen_will_do: bool) -> None:

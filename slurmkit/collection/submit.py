@@ -8,10 +8,10 @@ from slurmkit.collection.poll import Snapshot, poll
 from slurmkit.collection.retry import Changes, RetryLimitError, changes_for, describe, refuse_swept
 from slurmkit.expand import resolve_config
 from slurmkit.project import Project
-from slurmkit.records import Json, RunStatus
+from slurmkit.records import Json, Row, RunStatus
 from slurmkit.resources import Resources
 from slurmkit.states import State
-from slurmkit.store import CollectionStore, Row
+from slurmkit.store import CollectionStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from slurmkit.definition.grid import BLOCK, SETTING, axis_points
 from slurmkit.errors import DefinitionError, UsageError
 from slurmkit.expand import resolve_config
 from slurmkit.overview import Overview
-from slurmkit.records import Json, RunStatus
-from slurmkit.store import CollectionStore, Row
+from slurmkit.records import Json, Row, RunStatus
+from slurmkit.store import CollectionStore
 
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _SHORT = 10

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slurmkit import files, recorded
+from slurmkit import files, runs_index
 from slurmkit.collection.poll import Snapshot, read
 from slurmkit.errors import StoreError
 from slurmkit.ledger import replay
-from slurmkit.store import CollectionStore, Row, Store
+from slurmkit.recorded import Recorded
+from slurmkit.records import Row
+from slurmkit.store import CollectionStore, Store
 
 COMMIT = "c" * 40
 SHA = "5" * 64
@@ -59,8 +61,8 @@ FIRST = [intent("t1"), submitted("t1"), observed("a", 1), observed("b", 1, "fail
 
 @pytest.fixture(autouse=True)
 def small_files_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorded, "_WORTH_BYTES", 0)
-    monkeypatch.setattr(recorded, "_TAIL_SHARE", 100)
+    monkeypatch.setattr(runs_index, "_WORTH_BYTES", 0)
+    monkeypatch.setattr(runs_index, "_TAIL_SHARE", 100)
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def told(snapshot: Snapshot) -> object:
 def anew(records: CollectionStore) -> object:
     """Return what the records say by themselves."""
     ledger = replay(records.events())
-    everything = recorded.Recorded.of(records.rows(), ledger)
+    everything = Recorded.of(records.rows(), ledger)
     return told(Snapshot(records, everything, records.frozen_runs(), ledger))
 
 
@@ -125,7 +127,7 @@ def test_a_tail_that_has_grown_long_is_read_into_the_file(
     records: CollectionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read(records)
-    monkeypatch.setattr(recorded, "_TAIL_SHARE", 0.25)
+    monkeypatch.setattr(runs_index, "_TAIL_SHARE", 0.25)
     records.append({"event": "held", "runs": ["x"]})
     check(records, used=True)
     records.append(observed("c", 1), observed("d", 1))
@@ -200,7 +202,7 @@ def test_no_file_is_made_while_nobody_knows_whether_a_submission_arrived(tmp_pat
 
 
 def test_small_records_get_no_file(records: CollectionStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorded, "_WORTH_BYTES", 1 << 20)
+    monkeypatch.setattr(runs_index, "_WORTH_BYTES", 1 << 20)
     check(records, used=False)
     assert not records.runs_index.exists()
 
@@ -304,7 +306,7 @@ def test_one_flipped_bit_is_found(records: CollectionStore, place: int) -> None:
 
 def test_a_file_of_another_version_is_made_anew(records: CollectionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     read(records)
-    monkeypatch.setattr(recorded, "SCHEMA", recorded.SCHEMA + 1)
+    monkeypatch.setattr(runs_index, "INDEX_SCHEMA", runs_index.INDEX_SCHEMA + 1)
     check(records, used=False)
     check(records, used=True)
 
