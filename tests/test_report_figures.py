@@ -27,7 +27,7 @@ from slurmkit.report.figures.font import light_font
 from slurmkit.report.figures.kept import fingerprint
 from slurmkit.report.figures.recording import Recorder
 from slurmkit.report.figures.standardised import standardise
-from slurmkit.report.figures.style import Drawn, new_drawing, panels, power_text, same_scale
+from slurmkit.report.figures.style import Drawn, new_drawing, panels, power_text, same_scale, wrapped
 from slurmkit.report.figures.tradeoff import pareto_front
 from slurmkit.report.layout import Look, lay_out
 from slurmkit.report.markdown import markdown
@@ -202,6 +202,32 @@ def test_bars_of_one_seed_are_its_own_standard_errors_and_say_so(tmp_path: Path)
     assert set(final.data["interval_over"]) == {"test"}
     assert "1.96 standard errors of the run's own test" in final.caption
     assert "Grey lines" in final.caption
+
+
+def test_many_settings_of_one_panel_are_listed_beside_it_and_only_those_that_are_drawn(tmp_path: Path) -> None:
+    one = SPARSE.replace("[sorting_algorithms, grid_pathfinding, multidigit_addition]", "[sorting_algorithms]")
+    make_collection(tmp_path, one, sparse_result)
+    figure = next(figure for figure in made_report(tmp_path, "sparse").figures if figure.name == "trade-off")
+    drawing = figure.draw()
+    width, height = drawing.get_size_inches()
+    assert height < width
+    (legend,) = drawing.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(names) == 20
+    assert "beta0p1_base" not in names  # it failed
+
+
+@pytest.mark.parametrize(
+    ("label", "lines"),
+    [
+        ("alignment_one_to_one", "alignment_\none_to_one"),
+        ("router_marginal_kl_to_prior", "router_marginal_\nkl_to_prior"),
+        ("accuracy", "accuracy"),
+        ("averyveryverylongword", "averyveryverylongword"),
+    ],
+)
+def test_labels_are_broken_into_lines_of_about_the_same_length(label: str, lines: str) -> None:
+    assert wrapped(label, 18) == lines
 
 
 def test_panels_have_one_scale_so_that_a_small_difference_does_not_look_large() -> None:

@@ -168,6 +168,43 @@ report:
     assert deltas.headers == ["pv", "rmkl", "router_probe_accuracy"]
 
 
+ONE_TASK = "      - list_summation\n      - grid_pathfinding\n      - linear_equation_solving\n"
+ONE_TASK += "      - base_conversion\n      - sorting_algorithms\n"
+"""What to take from `DENSE` to leave one task."""
+
+
+def test_one_task_and_one_setting_are_not_spoken_of_as_several(tmp_path: Path) -> None:
+    one = DENSE.replace(ONE_TASK, "").replace("[0.0, 0.1]", "[0.1]")
+    make_collection(tmp_path, one.replace("[314159]", "[1, 2]"), dense_result)
+    report = made_report(tmp_path, "dense")
+    said = [text for figure in report.figures for text in (figure.caption, figure.alt)]
+    said += [block.text for found in report.sections for block in found.blocks if isinstance(block, Sentence)]
+    assert len(said) > 10
+    for word in ("each task", "sweep", "panel", "line for each", "across", "1 cells", "no line", "nothing"):
+        assert [text for text in said if word in text.casefold()] == [], word
+    assert "Left out: Trade-off: there is only one setting." in sentences(report, "Key figures")
+    assert sentences(report, "Matched comparisons") == ["No differences: there is only one setting."]
+
+
+def test_one_task_with_several_settings_has_no_panels(tmp_path: Path) -> None:
+    make_collection(tmp_path, DENSE.replace(ONE_TASK, ""), dense_result)
+    report = made_report(tmp_path, "dense")
+    alts = {figure.name: figure.alt for figure in report.figures}
+    assert alts["completion"] == "Grid of 4 settings: 4 of 4 cells are complete."
+    assert "over training steps, a line for each setting: 4/4 cells" in alts["series"]
+    assert not any("panel" in text for figure in report.figures for text in (figure.caption, figure.alt))
+
+
+def test_panels_may_be_a_number_that_the_baseline_has_too(tmp_path: Path) -> None:
+    make_collection(tmp_path, f"{DENSE.replace(ONE_TASK, '')}report: {{panels: pv}}\n", dense_result)
+    report = made_report(tmp_path, "dense")
+    folds = next(figure for figure in report.figures if figure.name == "folds")
+    assert folds.title == "Fold changes against rmkl=0.0"
+    of_panels = folds.data[folds.data["metric"] == "loss/val/router_marginal_kl_to_prior"].set_index("panel")["fold"]
+    assert of_panels["0.0"] == pytest.approx(1.0 / 3805.0)
+    assert of_panels["0.1"] == pytest.approx(2.0 / 3000.0)
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -28,7 +28,7 @@ def best_results(material: Material, layout: Layout, choice: Choice) -> Section:
     metric, direction = choice.best
     order = "largest" if direction is Direction.MAX else "smallest"
     by = _named(material, metric)
-    blocks: list[Block] = [Sentence(f"By {by}: the {order} mean over seeds in each {layout.panel_title}.")]
+    blocks: list[Block] = [Sentence(f"By {by}: the {order} mean over seeds{layout.each_panel(' in each')}.")]
     rows = [row for row in records(_best(material, layout, material.aggregation.frame, choice)) if row["rank"] == 1]
     if not rows:
         return Section(TITLE, (*blocks, Sentence("No cell has a value yet.", Tone.NOTE)))

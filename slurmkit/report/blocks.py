@@ -30,19 +30,19 @@ def maxima_of_blocks(material: Material, layout: Layout, choice: Choice) -> Sect
     if not leaders:
         return Section(TITLE, (Sentence("No cell has a value yet.", Tone.NOTE),))
     info = aggregation.infos[metric]
-    panels = [aggregation.label(layout.panel_axis, row[layout.panel_axis]) if per else "all" for row in leaders]
+    panels = [aggregation.label(layout.panel_axis, row[layout.panel_axis]) if per else "" for row in leaders]
     found = {(row[layout.panel_axis] if per else "", row[BLOCK]): row for row in records(maxima)}
     values = [row[layout.panel_axis] if per else "" for row in leaders]
     blocks = list(dict.fromkeys(block for _, block in found))
     table = TextTable(
         f"{'Largest' if direction is Direction.MAX else 'Smallest'} {info.label} of each block",
-        [BLOCK, *panels],
+        [BLOCK, *(panels if per else ["best"])],
         [[block, *(_cell(info, found.get((value, block))) for value in values)] for block in blocks],
         1,
         ["The setting that has it in parentheses, of equal ones the first. Blocks of more settings had more chances."],
     )
     ranges = [Sentence(_range_of_others(info, panel, row)) for panel, row in zip(panels, leaders, strict=True)]
-    return Section(TITLE, (table, *ranges, *_controls(info, layout.panel_title, panels, values, leaders, found)))
+    return Section(TITLE, (table, *ranges, *_controls(info, layout.panel_axis, panels, values, leaders, found)))
 
 
 def _cell(info: MetricInfo, row: Mapping[str, Json] | None) -> str:
@@ -50,7 +50,7 @@ def _cell(info: MetricInfo, row: Mapping[str, Json] | None) -> str:
 
 
 def _range_of_others(info: MetricInfo, panel: str, row: Mapping[str, Json]) -> str:
-    best = f"{panel}: {row[BLOCK]} has {_cell(info, row)}"
+    best = f"{panel}: {row[BLOCK]} has {_cell(info, row)}" if panel else f"{row[BLOCK]} has {_cell(info, row)}"
     if not row["others"]:
         return f"{best}; no other block has a value."
     low, high = info.text(row["others_low"]), info.text(row["others_high"])

@@ -28,7 +28,7 @@ def build(material: Material) -> Report:
         Section("Key figures", tuple(figures(material, layout, choice))),
         best_results(material, layout, choice),
         maxima_of_blocks(material, layout, choice),
-        comparisons(material),
+        comparisons(material, layout),
         standing.missing(material),
         cost.cost(material, attempts),
         cost.provenance(material, attempts),

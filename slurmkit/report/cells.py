@@ -95,10 +95,15 @@ def counted_cells(cells: pd.DataFrame) -> str:
     """
     with_value = cells.loc[cells["n"] > 0, "n"]
     if with_value.empty:
-        return f"0/{len(cells)} cells"
+        return cells_of(0, len(cells))
     low, high = int(with_value.min()), int(with_value.max())
     seeds = f"n={low} seed{'' if low == 1 else 's'}" if low == high else f"n={low} to {high} seeds"
-    return f"{len(with_value)}/{len(cells)} cells, {seeds}"
+    return f"{cells_of(len(with_value), len(cells))}, {seeds}"
+
+
+def cells_of(some: int, planned: int) -> str:
+    """Write how many of the planned cells are meant: ``19/24 cells``."""
+    return f"{some}/{planned} cell{'' if planned == 1 else 's'}"
 
 
 def named(table: pd.DataFrame, layout: Layout) -> pd.DataFrame:

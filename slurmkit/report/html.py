@@ -26,6 +26,7 @@ _VARIABLES = {
 """Colours of drawings, to those of the page, which has lighter ones for dark."""
 _COLOUR = re.compile("|".join(_VARIABLES))
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_SEPARATOR = re.compile(r"(?<=\w)[_/](?=\w)")
 _TAG = re.compile(r"<[^>]*>")
 _PROLOGUE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
@@ -44,11 +45,22 @@ def html(report: Report, drawings: "Mapping[str, bytes]") -> str:
     """
     from markupsafe import Markup, escape
 
+    def breakable(text: str) -> Markup:
+        """Let a browser break a name behind its separators, not anywhere within its words."""
+        return Markup(_SEPARATOR.sub(r"\g<0><wbr>", str(escape(text))))
+
     def drawing(name: str, alt: str) -> Markup:
         return Markup(inline_svg(drawings[name].decode(), str(escape(alt))))
 
     return _template().render(
-        report=report, kind=_kind, drawing=drawing, filtered=_filtered, anchor=_anchor, css=_part("css"), js=_part("js")
+        report=report,
+        kind=_kind,
+        drawing=drawing,
+        breakable=breakable,
+        filtered=_filtered,
+        anchor=_anchor,
+        css=_part("css"),
+        js=_part("js"),
     )
 
 

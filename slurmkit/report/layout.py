@@ -3,6 +3,7 @@
 A setting is a combination of the values of all axes but the panels' and the seed's. It has one look in all figures.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from slurmkit.records import Json
 MOST_PANELS = 12
 MOST_SETTINGS = 24
 """More lines than this cannot be told apart, whatever their colours and markers."""
+ONE_SETTING = "there is only one setting"
+"""Why there is nothing to compare."""
 COLOURS = 7
 """Colours beside the baseline's."""
 
@@ -72,10 +75,13 @@ class Layout:
     panel_of: Ints
     setting_of: Ints
 
-    @property
-    def panel_title(self) -> str:
-        """What the panels are, for captions: ``task``."""
-        return self.panel_axis or "sweep"
+    def each_panel(self, before: str) -> str:
+        """Return words and what the panels are: ``in each task``; empty: there is only one."""
+        return f"{before} {self.panel_axis}" if len(self.panels) > 1 else ""
+
+    def each_setting(self, text: str) -> str:
+        """Return what is only said of several settings; empty: there is one."""
+        return text if len(self.settings) > 1 else ""
 
     @property
     def too_many(self) -> str:
@@ -90,8 +96,8 @@ def lay_out(aggregation: Aggregation, panel_axis: str | None = None) -> Layout:
 
     Args:
         aggregation: its tables.
-        panel_axis: the axis whose values are the panels; None: the first that has several values, if there is another
-            such beside it or its values are words.
+        panel_axis: the axis whose values are the panels; None: the first of several values that are words. Settings of
+            swept numbers alone have panels only if there are too many of them for one.
     """
     frame, axes = aggregation.frame, aggregation.axes
     free = [name for name in axes if name != aggregation.seed_axis]
@@ -111,11 +117,12 @@ def lay_out(aggregation: Aggregation, panel_axis: str | None = None) -> Layout:
 
 
 def _panel_axis(axes: Mapping[str, Sequence[Json]], free: Sequence[str]) -> str:
-    swept = [name for name in free if len(axes[name]) > 1 and name != BLOCK]
-    if not swept:
-        return ""
-    words = all(isinstance(value, str) for value in axes[swept[0]]) and swept[0] != SETTING
-    return swept[0] if len(swept) > 1 or words else ""
+    swept = [name for name in free if len(axes[name]) > 1 and name not in {BLOCK, SETTING}]
+    words = [name for name in swept if all(isinstance(value, str) for value in axes[name])]
+    if words:
+        return words[0]
+    settings = math.prod(len(axes[name]) for name in free)
+    return swept[0] if swept and settings > MOST_SETTINGS else ""
 
 
 def _settings(aggregation: Aggregation, firsts: pd.DataFrame, setting_axes: Sequence[str]) -> list[Setting]:

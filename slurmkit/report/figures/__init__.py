@@ -103,14 +103,18 @@ class _Sources:
         """Return the figure of the objective's terms, or why there is none."""
         if self._series is None:
             return self.why_not
-        note = "The objective itself has other terms in each setting: compare it within a setting, not across."
+        note = self._series.layout.each_setting(
+            "The objective itself has other terms in each setting: compare it within a setting, not across."
+        )
         return series_figure(self._series, "objective", _TITLES["objective"], self._objective, note, log=True)
 
     def weighted_terms(self) -> Figure | str:
         """Return the figure of weighted auxiliary terms, or why there is none."""
         if self._series is None:
             return self.why_not
-        note = "A term times its weight; a setting whose weight is 0 has no line."
+        note = (
+            f"A term times its weight{self._series.layout.each_setting('; a setting whose weight is 0 has no line')}."
+        )
         return series_figure(self._series, "auxiliary", _TITLES["auxiliary"], self._auxiliary, note, log=True)
 
     def standardised(self) -> Figure | str:

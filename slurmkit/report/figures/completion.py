@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from slurmkit.report.cells import named, planned_cells, records
+from slurmkit.report.cells import cells_of, named, planned_cells, records
 from slurmkit.report.figures import style
 from slurmkit.report.layout import Layout
 from slurmkit.report.material import Material
@@ -37,15 +37,18 @@ def completion_figure(material: Material, layout: Layout) -> Figure | str:
     return Figure(
         name=NAME,
         title="Completion",
-        caption=f"{done}/{cells} cells complete ({runs})."
+        caption=f"{cells_of(done, cells)} complete ({runs})."
         + (" A cell that is not says what became of it." if done < cells else ""),
-        alt=f"Grid of {counted(len(layout.panels), layout.panel_title)} by {counted(len(layout.settings), 'setting')}: "
-        f"{done} of {cells} "
-        "cells are complete.",
+        alt=f"Grid of {_size(layout)}: {done} of {counted(cells, 'cell')} {'is' if cells == 1 else 'are'} complete.",
         data=data,
         draw=lambda: _draw(data, layout),
         beside=(layout,),
     )
+
+
+def _size(layout: Layout) -> str:
+    settings = counted(len(layout.settings), "setting")
+    return f"{counted(len(layout.panels), layout.panel_axis)} by {settings}" if layout.panel_axis else settings
 
 
 def _draw(data: pd.DataFrame, layout: Layout) -> style.Drawing:

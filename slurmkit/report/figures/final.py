@@ -14,6 +14,8 @@ from slurmkit.report.model import Figure
 
 NAME = "final"
 _MOST_SLOTS = 300
+_LEAST_SLOTS = 8
+"""A single mark stands beside its seeds, not at the other end of the figure."""
 _LOG_FROM_RATIO = 100
 
 
@@ -42,7 +44,7 @@ def final_figure(material: Material, layout: Layout, choice: Choice) -> Figure |
         + (" Grey lines: what always naming the commonest strategy would reach." if commonest else "")
         + (" Hatched: cells without results, and why." if missing else "")
         + (f" Axes whose values are more than {_LOG_FROM_RATIO} times apart are logarithmic." if uneven else ""),
-        alt=f"{', '.join(labels)} at the end of training, for each {layout.panel_title} and setting: "
+        alt=f"{', '.join(labels)} at the end of training, for each setting{layout.each_panel(' of each')}: "
         f"{'; '.join(sorted(counts))}.",
         data=_written(data, layout),
         draw=lambda: _draw(tables, commonest, labels, layout),
@@ -74,7 +76,8 @@ def _draw(
     middles = [panel * slots + (slots - 2) / 2 for panel in range(len(layout.panels))]
     room = int(width / len(layout.panels) * 72 / (style.FONT_PT * 0.62))
     bottom.set_xticks(middles, [style.wrapped(name, max(8, room)) for name in layout.panels])
-    bottom.set_xlim(-1, len(layout.panels) * slots - 1)
+    beside = max(0.0, (_LEAST_SLOTS - len(layout.panels) * slots) / 2)
+    bottom.set_xlim(-1 - beside, len(layout.panels) * slots - 1 + beside)
     style.add_legend(drawing, layout.settings, lines=False)
     return drawing
 

@@ -1,13 +1,16 @@
 """How many times as large metrics are as in the baseline, over the runs that both have."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from slurmkit.aggregate.folds import fold_changes
-from slurmkit.aggregate.text import baseline_text
+from slurmkit.aggregate.format import clean
+from slurmkit.records import Json
 from slurmkit.report.choice import MOST_TERMS, Choice
 from slurmkit.report.figures import style
-from slurmkit.report.layout import Layout
+from slurmkit.report.layout import ONE_SETTING, Layout
 from slurmkit.report.material import Material
 from slurmkit.report.model import Figure
 
@@ -25,12 +28,15 @@ def folds_figure(material: Material, layout: Layout, choice: Choice, terms: tupl
         terms: names of auxiliary terms: final metrics of that name are shown; none: positive ones of `choice`.
     """
     aggregation = material.aggregation
-    if not aggregation.baseline:
+    if len(layout.settings) < 2:
+        return ONE_SETTING
+    baseline = {axis: value for axis, value in aggregation.baseline.items() if axis in layout.setting_axes}
+    if not baseline:
         return "no baseline is named or guessed: `report: {baseline: ...}` in the definition names one"
     if layout.too_many:
         return layout.too_many
     metrics = _metrics(material, choice, terms)
-    data = _data(material, layout, metrics) if metrics else pd.DataFrame()
+    data = _data(material, layout, baseline, metrics) if metrics else pd.DataFrame()
     if data.empty or not data["n"].sum():
         return "no metric is positive both in the baseline and in another setting with the same task and seed"
     pairs = data.loc[data["panel"] == _ALL, "n"]
@@ -39,9 +45,9 @@ def folds_figure(material: Material, layout: Layout, choice: Choice, terms: tupl
     counts = f"n={low} matched pairs of runs" if low == high else f"n={low} to {high} matched pairs of runs"
     return Figure(
         name=NAME,
-        title=f"Fold changes against {baseline_text(aggregation)}",
+        title=f"Fold changes against {clean(','.join(f'{a}={aggregation.label(a, v)}' for a, v in baseline.items()))}",
         caption=f"{counts} a setting (the same in all but the setting). Large marks: geometric means of setting over "
-        f"baseline, with 95 % t-intervals on the logarithms from n=2; small marks: each {layout.panel_title}.",
+        f"baseline, with 95 % t-intervals on the logarithms from n=2{layout.each_panel('; small marks: each')}.",
         alt=f"{', '.join(labels)} of each setting as multiples of the baseline's: {counts}.",
         data=data,
         draw=lambda: _draw(data, metrics, labels, layout),
@@ -59,7 +65,7 @@ def _metrics(material: Material, choice: Choice, terms: tuple[str, ...]) -> list
     return found[:MOST_TERMS]
 
 
-def _data(material: Material, layout: Layout, metrics: list[str]) -> pd.DataFrame:
+def _data(material: Material, layout: Layout, baseline: Mapping[str, Json], metrics: list[str]) -> pd.DataFrame:
     """Return one row a metric, setting and panel, and one over all panels."""
     aggregation = material.aggregation
     labels = {tuple(setting.values.values()): setting.label for setting in layout.settings}
@@ -67,7 +73,7 @@ def _data(material: Material, layout: Layout, metrics: list[str]) -> pd.DataFram
     for within in ([], [layout.panel_axis] if layout.panel_axis else None):
         if within is None:
             continue
-        table = fold_changes(aggregation.frame, aggregation.baseline, metrics, within=within, axes=aggregation.axes)
+        table = fold_changes(aggregation.frame, baseline, metrics, within=within, axes=aggregation.axes)
         keys = zip(*(table[axis].tolist() for axis in layout.setting_axes), strict=True)
         table["setting"] = [labels.get(key, "") for key in keys]
         panel = within[0] if within else ""

@@ -17,8 +17,9 @@ def shown_panels(layout: Layout) -> tuple[str, ...]:
 
 def panel_note(layout: Layout) -> str:
     """Say which panels are not drawn; empty: all are."""
-    hidden = len(layout.panels) - MOST_PANELS
-    return f" The first {MOST_PANELS} of {len(layout.panels)} {layout.panel_title} are drawn." if hidden > 0 else ""
+    if len(layout.panels) <= MOST_PANELS:
+        return ""
+    return f" The first {MOST_PANELS} of {len(layout.panels)} values of {layout.panel_axis} are drawn."
 
 
 def wrapped_grid(

@@ -9,7 +9,7 @@ from slurmkit.report.cells import cell_means, counted_cells, interval_note, name
 from slurmkit.report.choice import Choice
 from slurmkit.report.figures import style
 from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
-from slurmkit.report.layout import Layout
+from slurmkit.report.layout import ONE_SETTING, Layout
 from slurmkit.report.material import Material
 from slurmkit.report.model import Figure
 
@@ -27,7 +27,9 @@ def interaction_figure(material: Material, layout: Layout, choice: Choice) -> Fi
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in aggregation.axes[axis])
     ]
     if len(numbers) != 2 or len(layout.setting_axes) != 2:
-        swept = ", ".join(layout.setting_axes) or "nothing"
+        if len(layout.settings) < 2:
+            return ONE_SETTING
+        swept = ", ".join(layout.setting_axes)
         return f"it needs settings of exactly two swept numbers, and here they are made of {swept}"
     metrics = [key for key in (choice.accuracy, choice.alignment) if key is not None] or list(choice.final[:1])
     if not metrics:
@@ -47,9 +49,10 @@ def interaction_figure(material: Material, layout: Layout, choice: Choice) -> Fi
         title=f"Interaction of {x_axis} and {line_axis}",
         caption=f"{counts}. Each line is one value of {line_axis}; where lines are not parallel, the effect of "
         f"{x_axis} differs between values of {line_axis}, as far as the bars tell.{bars}"
-        f" Panels of a row have one scale, each around its own values.{broken}{panel_note(layout)}",
-        alt=f"{' and '.join(labels)} over {x_axis}, a line for each value of {line_axis}, a panel for each "
-        f"{layout.panel_title}: {counts}.",
+        f"{' Panels of a row have one scale, each around its own values.' if len(layout.panels) > 1 else ''}"
+        f"{broken}{panel_note(layout)}",
+        alt=f"{' and '.join(labels)} over {x_axis}, a line for each value of {line_axis}"
+        f"{layout.each_panel(', a panel for each')}: {counts}.",
         data=data[["metric", "panel", "setting", "mean", "half_width", "interval_over", "n"]],
         draw=lambda: _draw(list(tables.values()), labels, layout, x_axis, line_axis),
         beside=(layout, labels, numbers),

@@ -169,6 +169,7 @@ class Recording:
         """
         for axes in figure.axes:
             _spare_layout(axes)
+        figure.align_ylabels([axes for axes in figure.axes if axes.get_ylabel()])
         recorder: Recorder = figure.canvas.get_renderer()
         figure.draw(recorder)
         whole = Bbox.union(recorder.reach).padded(_MARGIN_PT)

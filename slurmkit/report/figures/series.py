@@ -9,7 +9,7 @@ import pandas as pd
 from slurmkit.aggregate.format import short_names
 from slurmkit.aggregate.history import downsample, mean_series
 from slurmkit.records import Json
-from slurmkit.report.cells import named
+from slurmkit.report.cells import cells_of, named
 from slurmkit.report.figures import style
 from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
 from slurmkit.report.layout import Layout
@@ -102,7 +102,7 @@ def series_figure(series: Series, name: str, title: str, keys: Sequence[str], no
     thin = _seeds(series, drawn_keys)
     cells = len(drawn[["panel", "setting"]].drop_duplicates())
     seeds = sorted(set(drawn.groupby(["panel", "setting"])["n"].max().tolist()))
-    counts = f"{cells}/{series.planned} cells, n={_range(seeds)} seed{'' if seeds == [1] else 's'}"
+    counts = f"{cells_of(cells, series.planned)}, n={_range(seeds)} seed{'' if seeds == [1] else 's'}"
     banded = seeds[-1] >= _BAND_FROM_N and drawn["setting"].nunique() <= _MOST_BANDS
     over_seeds = ""
     if seeds[-1] > 1:
@@ -113,8 +113,8 @@ def series_figure(series: Series, name: str, title: str, keys: Sequence[str], no
         name=name,
         title=title,
         caption=f"{counts}.{over_seeds}{' ' + note if note else ''}{panel_note(layout)}",
-        alt=f"{', '.join(short.values())} over training steps, a panel for each {layout.panel_title}, a line for each "
-        f"setting: {counts}.",
+        alt=f"{', '.join(short.values())} over training steps{layout.each_panel(', a panel for each')}"
+        f"{layout.each_setting(', a line for each setting')}: {counts}.",
         data=_written(drawn, layout),
         draw=lambda: _draw(layout, drawn, thin, short, log=log, banded=banded),
         beside=(layout, short, thin, log, banded),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from slurmkit.aggregate.history import downsample
-from slurmkit.report.cells import named
+from slurmkit.report.cells import cells_of, named
 from slurmkit.report.figures import style
 from slurmkit.report.figures.grids import label_below, panel_note, shown_panels, term_grid
 from slurmkit.report.figures.series import Series
@@ -34,14 +34,14 @@ def standardised_figure(series: Series, objective: str | None, terms: Sequence[s
     layout = series.layout
     short = series.labels([objective, *shown])
     cells = len(data[["panel", "setting"]].drop_duplicates())
-    counts = f"{cells}/{series.planned} cells"
+    counts = cells_of(cells, series.planned)
     return Figure(
         name=NAME,
         title=f"Standardised {short[objective]} against auxiliary terms",
         caption=f"{counts}. Each series of a cell (mean over its seeds) has mean 0 and standard deviation 1 over its "
         f"own steps; a path ends at its mark. A constant series has no path.{panel_note(layout)}",
         alt=f"Paths of {', '.join(short[term] for term in shown)} over {short[objective]} during training, both "
-        f"standardised, a panel for each {layout.panel_title}: {counts}.",
+        f"standardised{layout.each_panel(', a panel for each')}: {counts}.",
         data=named(data, layout),
         draw=lambda: _draw(layout, data, shown, short, objective),
         beside=(layout, short),
@@ -89,5 +89,6 @@ def _draw(
             if own.empty:
                 axes.text(0.5, 0.5, "no series", transform=axes.transAxes, ha="center", fontsize=6.5, color=style.INK)
     label_below(layout, grid, f"{short[objective]} (z)")
-    style.add_legend(drawing, layout.settings, lines=True)
+    drawn = set(data["setting"].tolist())
+    style.add_legend(drawing, [s for number, s in enumerate(layout.settings) if number in drawn], lines=True)
     return drawing

@@ -26,6 +26,7 @@ assert len(PALETTE) == COLOURS + 1
 FULL_WIDTH_IN = 10.0
 FONT_PT, SMALL_PT = 8.0, 7.0
 PNG_DPI = 150
+_MOST_LEGEND_ROWS = 6
 
 _RC: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -180,10 +181,10 @@ def same_scale(panels_of_axes: Sequence[Axes], values: Sequence[Any], *, across:
 
 
 def add_legend(drawing: Drawing, settings: Sequence[Setting], *, lines: bool, extra: Sequence[Any] = ()) -> None:
-    """Put the settings below a drawing, in as many columns as fit its width.
+    """Put the settings below a drawing, in as many columns as fit its width, or beside a narrow one if they are many.
 
     Args:
-        drawing: grows by the legend's height.
+        drawing: grows by the legend's size.
         settings: in their order.
         lines: whether they are lines or single marks.
         extra: further handles, with labels of their own.
@@ -201,13 +202,16 @@ def add_legend(drawing: Drawing, settings: Sequence[Setting], *, lines: bool, ex
     if len(handles) < 2 and not extra:
         return
     longest = max(len(str(handle.get_label())) for handle in handles)
+    entry_in, line_in = 0.55 + longest * SMALL_PT * 0.60 / 72, SMALL_PT * 1.55 / 72
     width_in, height_in = drawing.get_size_inches()
-    columns = max(1, min(len(handles), int(width_in / (0.55 + longest * SMALL_PT * 0.60 / 72))))
-    rows = -(-len(handles) // columns)
-    drawing.set_size_inches(width_in, height_in + 0.12 + rows * SMALL_PT * 1.55 / 72)
-    drawing.legend(
-        handles=handles, loc="outside lower center", ncols=columns, fontsize=SMALL_PT, frameon=False, labelcolor=INK
-    )
+    rows = -(-len(handles) // max(1, min(len(handles), int(width_in / entry_in))))
+    where, columns = "outside lower center", -(-len(handles) // rows)
+    if rows > _MOST_LEGEND_ROWS and width_in + entry_in <= FULL_WIDTH_IN:
+        where, columns = "outside right upper", 1
+        drawing.set_size_inches(width_in + entry_in, max(height_in, 0.25 + len(handles) * line_in))
+    else:
+        drawing.set_size_inches(width_in, height_in + 0.12 + rows * line_in)
+    drawing.legend(handles=handles, loc=where, ncols=columns, fontsize=SMALL_PT, frameon=False, labelcolor=INK)
 
 
 def _legend_label(setting: Setting) -> str:
@@ -220,13 +224,24 @@ def plain(label: str) -> str:
 
 
 def wrapped(label: str, width: int) -> str:
-    """Break a label behind underscores and blanks, so that no line is longer than need be."""
+    """Break a label behind underscores and blanks, into as few lines as fit a width, all about as long.
+
+    Args:
+        label: what is written.
+        width: characters in a line; a word that is longer stays whole.
+    """
+    fewest = len(_lines(label, width))
+    narrowest = next(most for most in range(1, width + 1) if len(_lines(label, most)) <= fewest)
+    return plain("\n".join(line.strip() for line in _lines(label, narrowest)))
+
+
+def _lines(label: str, width: int) -> list[str]:
     lines = [""]
     for part in re.split(r"(?<=[_ ])", label):
         if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return plain("\n".join(line.strip() for line in lines))
+    return lines
 
 
 class Drawn:

@@ -9,9 +9,10 @@ from slurmkit.report.cells import cell_means, counted_cells, interval_note, name
 from slurmkit.report.choice import Choice
 from slurmkit.report.figures import style
 from slurmkit.report.figures.grids import panel_note, shown_panels, wrapped_grid
-from slurmkit.report.layout import Layout
+from slurmkit.report.layout import ONE_SETTING, Layout
 from slurmkit.report.material import Material
 from slurmkit.report.model import Figure
+from slurmkit.report.standing import counted
 
 NAME = "trade-off"
 _MEANS = ("accuracy", "accuracy_half_width", "alignment", "alignment_half_width")
@@ -23,8 +24,8 @@ def tradeoff_figure(material: Material, layout: Layout, choice: Choice) -> Figur
     if choice.accuracy is None or choice.alignment is None:
         lacking = "accuracy" if choice.accuracy is None else "alignment"
         return f"no metric is known as the {lacking}: name it under `report:` in the definition"
-    if layout.too_many:
-        return layout.too_many
+    if layout.too_many or len(layout.settings) < 2:
+        return layout.too_many or ONE_SETTING
     infos = material.aggregation.infos
     across, up = infos[choice.accuracy], infos[choice.alignment]
     x = cell_means(material.aggregation, layout, across.key)
@@ -34,10 +35,12 @@ def tradeoff_figure(material: Material, layout: Layout, choice: Choice) -> Figur
     return Figure(
         name=NAME,
         title=f"Trade-off: {up.label} against {across.label}",
-        caption=f"{counted_cells(data)}. Line: the Pareto front of each {layout.panel_title}, {fronts} cells "
-        f"that no other cell matches in both and beats in one ({_better(across)}; {_better(up)})."
-        f"{interval_note([x, y])} Panels have one scale, each around its own values.{panel_note(layout)}",
-        alt=f"Scatter of {up.label} against {across.label}, a panel for each {layout.panel_title}, a mark for each "
+        caption=f"{counted_cells(data)}. Line: the Pareto front{layout.each_panel(' of each')}, "
+        f"{counted(fronts, 'cell')} that no other cell matches in both and beats in one "
+        f"({_better(across)}; {_better(up)}).{interval_note([x, y])}"
+        f"{' Panels have one scale, each around its own values.' if len(layout.panels) > 1 else ''}"
+        f"{panel_note(layout)}",
+        alt=f"Scatter of {up.label} against {across.label}{layout.each_panel(', a panel for each')}, a mark for each "
         f"setting: {counted_cells(data)}.",
         data=named(data, layout)[_COLUMNS],
         draw=lambda: _draw(data, layout, across, up),
@@ -113,5 +116,6 @@ def _draw(data: pd.DataFrame, layout: Layout, across: MetricInfo, up: MetricInfo
         row[0].set_ylabel(style.wrapped(up.label, 22))
     for axes in flat[-len(rows[0]) :]:
         axes.set_xlabel(style.wrapped(across.label, 34))
-    style.add_legend(drawing, layout.settings, lines=False)
+    drawn = set(data.loc[data["n"] > 0, "setting"].tolist())
+    style.add_legend(drawing, [s for number, s in enumerate(layout.settings) if number in drawn], lines=False)
     return drawing
