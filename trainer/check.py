@@ -254,6 +254,11 @@ def _data_problems(config: Config) -> Iterator[str]:
             f"train.epochs: is {config.train.epochs}, but pairs are drawn anew every {data.refresh_every} steps, which "
             "no epoch outlasts. Say how long to train by train.steps."
         )
+    if data.sampling == "pool" and (data.refresh_every or 0) >= (config.train.steps or math.inf):
+        yield (
+            f"data.refresh_every: is {data.refresh_every}, but the run ends at step {config.train.steps}: pairs would "
+            "never be drawn anew. Lower it, or leave it out."
+        )
 
 
 def _explain(problem: ErrorDetails) -> str:

@@ -185,6 +185,7 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
         "train/tokens": progress.tokens,
         "train/core_seconds": progress.core_seconds,
         "train/tokens_per_core_second": progress.tokens / max(progress.core_seconds, 1e-9),
+        "train/refresh_count": source.draws(progress.step),
         **{f"train/applied_steps/{term}": steps for term, steps in progress.applied_steps.items()},
         "model/parameters": sum(p.numel() for p in model.parameters()),
         "model/trained_parameters": sum(p.numel() for p in model.trainable().values()),

@@ -35,6 +35,12 @@ class PairSource:
         self._generation = 0
         self.rows, self._order = self._arrange(self._valid(pool.pairs["train"]))
 
+    def draws(self, step: int) -> int:
+        """Return how often pairs are drawn anew for the steps up to one (from 1)."""
+        if self._every is None:
+            return 0
+        return (step - 1) // self._every + self._each_step  # the pool itself is never a step's own draw
+
     @property
     def batches_per_epoch(self) -> int:
         """Micro-batches until as many pairs were seen as the pool holds, or as an epoch has at most."""
@@ -55,9 +61,7 @@ class PairSource:
 
     def prepare(self, step: int) -> None:
         """Have the pairs of a step (from 1) ready: draw them if they are not."""
-        if self._every is None:
-            return
-        generation = (step - 1) // self._every + self._each_step  # the pool itself is never a step's own draw
+        generation = self.draws(step)
         if generation != self._generation:
             self.rows, self._order = self._arrange(self._valid(self._draw(generation)))
             self._generation = generation

@@ -70,6 +70,7 @@ def test_good_configurations_pass() -> None:
         ({"adaptation": {"kind": "lora"}, "train": {"optimizer": "muon"}}, "kind lora leaves none to train"),
         ({"adaptation": {"kind": "head_only"}, "train": {"optimizer": "muon"}}, "kind head_only leaves none to train"),
         ({"adaptation": {"kind": "lora", "targets": []}}, "adaptation.targets: "),
+        ({"data": {"refresh_every": 8}}, "data.refresh_every: is 8, but the run ends at step 8: pairs would never be"),
         ({"base": {"pth": "x"}}, "base.pth: unknown key. Did you mean path?"),
     ],
 )

@@ -51,6 +51,8 @@ def test_a_run_on_fresh_pairs_goes_on_bit_for_bit(
             run_trainer(raw, broken, StopAfter(steps))
         assert end.value.code == TRY_AGAIN_EXIT_CODE
     assert run_trainer(raw, broken) == 0
+    counts = {json.loads((folder / "metrics.json").read_text())["train/refresh_count"] for folder in (whole, broken)}
+    assert counts == {8 if "sampling" in data else 2}  # of 8 steps: before step 4 and step 7
     assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
     assert all(torch.equal(tensor, weights(broken)[name]) for name, tensor in weights(whole).items())
 

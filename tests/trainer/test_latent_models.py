@@ -136,6 +136,34 @@ def test_the_objective_of_whole_passes_is_the_models(
 
 
 @pytest.mark.parametrize("adaptation", ADAPTATIONS)
+def test_the_elbo_of_a_model_is_its_log_likelihood_less_what_the_posterior_misses(
+    backbone: Backbone, pairs: Pairs, adaptation: str
+) -> None:
+    """By enumeration of z, in whole passes: J = -log sum_z p(z|x) p(y|x,z) + KL(q || p(z|x,y)) with beta 1."""
+    model = make(backbone, "discrete", adaptation)
+    config = ObjectiveConfig(beta=1.0, reduction="sequence_mean", baseline_normalized=False)
+    with torch.no_grad():
+        model.whiten_posterior(rows_of(pairs, backbone)[0])
+        forward = run(model, pairs, backbone)
+        at_z, states = naive(model, rows_of(pairs, backbone)[1], some_latents(model))
+        router = model.router(at_z)
+    ids, record = targets(rows_of(pairs, backbone)[1]), surprise_of(pairs).record
+    assert isinstance(router, Categoricals)
+    joint = router.log_p.double()  # (B, K): log p(z, y | x)
+    for k, state in enumerate(states):
+        values = model.lm.head(state).detach().double().log_softmax(-1)
+        for t, token in enumerate(ids.tolist()):
+            joint[record[t], k] += values[t, token]
+    exact, true = -joint.logsumexp(1).mean(), joint.log_softmax(1)
+    assert isinstance(forward.posterior, Categoricals)
+    missed = terms.categorical_kl(forward.posterior.log_p.double(), true)
+    assert missed > 0.1
+    assert evaluate_objective(forward, config, 1).total.item() == pytest.approx((exact + missed).item(), rel=1e-4)
+    best = Forward(**{**vars(forward), "posterior": Categoricals(true.float()), "mixing": true.exp().float().T})
+    assert evaluate_objective(best, config, 1).total.item() == pytest.approx(exact.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("adaptation", ADAPTATIONS)
 def test_a_continuous_model_starts_out_equal_to_the_base(backbone: Backbone, pairs: Pairs, adaptation: str) -> None:
     """At z = 0 every target's likelihood is the base's own; the start's small injection moves it little."""
     model = make(backbone, "continuous", adaptation)

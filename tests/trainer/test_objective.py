@@ -1,5 +1,6 @@
 """The objective as a whole: its sum, its weights over the steps, and what batches add up to."""
 
+import math
 from typing import Any
 
 import pytest
@@ -148,9 +149,17 @@ def test_a_sharper_gamma_gives_uncertain_tokens_more_weight(gaussian: Forward) -
     assert raw(gaussian, token_weighted_gamma=3.0)["token_weighted_reconstruction"] == pytest.approx(by_hand)
 
 
-def test_divergence_can_count_uncertain_positions_more(categorical: Forward) -> None:
-    plain = raw(categorical)["inter_latent_divergence"]
-    assert raw(categorical, inter_latent_divergence_positions="weighted")["inter_latent_divergence"] != plain
+def test_divergence_counts_all_positions_alike_or_by_their_weights(categorical: Forward) -> None:
+    divergence = categorical.divergence
+    assert divergence is not None
+    plain, weighted = (
+        raw(categorical, inter_latent_divergence_positions=positions, token_weighted_gamma=2.0)
+        for positions in ("all", "weighted")
+    )
+    weights = terms.token_weights(categorical.surprise.entropy, RECORD, RECORDS, 2.0)
+    assert plain["inter_latent_divergence"] == pytest.approx(-divergence.mean().item() / math.log(LATENTS))
+    by_hand = (weights * divergence).sum().item() / RECORDS
+    assert weighted["inter_latent_divergence"] == pytest.approx(-by_hand / math.log(LATENTS))
 
 
 def test_weights_follow_their_points(gaussian: Forward) -> None:
