@@ -138,6 +138,17 @@ class Digests(Joined):
             packed[_slot(row)] = fresh[_slot(place)]
         return Digests(bytes(packed), len(self))
 
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return one value, which need not wait for the others, or some."""
+        if isinstance(index, slice):
+            return self.listed()[index]
+        text = self.packed[_slot(range(len(self))[index])].hex()
+        return None if text == _NO_DIGEST else text
+
     def _taken_apart(self) -> list[Any]:
         texts = self.packed.hex("\n", _DIGEST_BYTES).split("\n")
         return [None if text == _NO_DIGEST else text for text in texts]

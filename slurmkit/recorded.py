@@ -119,15 +119,18 @@ class Recorded:
         row = self.place.get(run)
         if row is None:
             return self.others.get(run)
-        number, token, backend, job_id, changes, canaries, *end = [column[row] for column in self._attempts]
+        number, token, backend, job_id, changes, canaries = [column[row] for column in self._attempts]
         if number < 0:
             return None
-        observed = None if end[0] is None else Observation.from_json([number, *end])
-        return Attempt(number, token, backend, job_id, changes, observed, tuple(canaries))
+        end = None
+        if self.columns["state"][row] is not None:
+            end = Observation.from_json([number, *(self.columns[name][row] for name in _END)])
+        return Attempt(number, token, backend, job_id, changes, end, tuple(canaries))
 
     @cached_property
     def _attempts(self) -> list[list[Json]]:
-        return [self.columns[name].listed() for name in (*_ATTEMPT, *_END)]
+        """Columns as lists, which are looked up faster: there may be many attempts under way."""
+        return [self.columns[name].listed() for name in _ATTEMPT]
 
     def name(self, run: str) -> str | None:
         """Return the name of a run; None: it is not in the columns."""

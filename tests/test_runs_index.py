@@ -16,6 +16,7 @@ from slurmkit.errors import StoreError
 from slurmkit.ledger import replay
 from slurmkit.recorded import Recorded
 from slurmkit.records import Row
+from slurmkit.statuses import RunColumns
 from slurmkit.store import CollectionStore, Store
 
 COMMIT = "c" * 40
@@ -107,6 +108,25 @@ def check(records: CollectionStore, *, used: bool) -> None:
     assert is_used(records) is used
     for _ in range(2):
         assert told(read(records)) == expected
+
+
+def test_runs_in_columns_are_the_runs_one_by_one(records: CollectionStore) -> None:
+    read(records)
+    records.append(observed("c", 1))  # beside the columns
+    table, listed = read(records).table(), read(records).statuses()
+    assert list(table) == listed == [table[row] for row in range(len(table))]
+    assert (table[-1], table[1:3]) == (listed[3], listed[1:3])
+    with pytest.raises(IndexError):
+        table[4]
+    assert [status.state for status in listed] == ["completed", "failed", "completed", "queued"]
+    columns, packed_anew = table.columns, RunColumns.of(listed)
+    for name in ("id", "name", "state", "reason", "attempt", "commit", "metrics_sha256", "changed"):
+        assert list(getattr(columns, name)) == list(getattr(packed_anew, name)), name
+    assert {axis: list(own) for axis, own in columns.axes.items()} == {
+        "task": ["a", "b", "c", "d"],
+        "pv": [0.1] * 4,
+        "seed": [None, 1, None, None],
+    }
 
 
 def test_what_was_read_once_is_not_read_again(records: CollectionStore) -> None:

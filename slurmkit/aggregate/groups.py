@@ -1,7 +1,7 @@
 """Rows of a frame in groups, and the mean of each group with its interval."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,14 +50,21 @@ def group_rows(frame: pd.DataFrame, columns: Sequence[str], axes: Mapping[str, S
         if name not in frame.columns:
             raise UsageError(f"axis {name!r}: there is none of that name. There are: {', '.join(axis_columns(frame))}.")
         own, values = pd.factorize(frame[name], use_na_sentinel=False)
-        rank = {value: position for position, value in enumerate(order.get(name, ()))}
-        places = [rank.get(None if _is_missing(value) else value, len(rank)) for value in values]
-        position = np.empty(len(places), dtype=np.int64)
-        position[np.argsort(np.array(places, dtype=np.int64), kind="stable")] = np.arange(len(places))
-        codes, size = _without_gaps(codes * len(places) + position[own], size * len(places))
+        if name in order:
+            own = _places(values, order[name])[own]
+        codes, size = _without_gaps(codes * len(values) + own, size * len(values))
     first: Ints = np.empty(size, dtype=np.int64)
     first[codes[::-1]] = np.arange(len(codes))[::-1]
     return Groups(codes, first)
+
+
+def _places(values: Iterable[Json], order: Sequence[Json]) -> Ints:
+    """Return (values,): the place of each when they are in some order; those that it does not know come last."""
+    rank = {value: position for position, value in enumerate(order)}
+    ranks = [rank.get(None if _is_missing(value) else value, len(rank)) for value in values]
+    places = np.empty(len(ranks), dtype=np.int64)
+    places[np.argsort(np.array(ranks, dtype=np.int64), kind="stable")] = np.arange(len(ranks))
+    return places
 
 
 def _without_gaps(codes: Ints, size: int) -> tuple[Ints, int]:
