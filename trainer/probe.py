@@ -55,7 +55,9 @@ class CentroidResult:
 
 
 @torch.inference_mode(mode=False)  # a caller that evaluates may have it on; the fit below needs gradients
-def linear_probe(features: Tensor, labels: Labels, groups: Sequence[int] | Tensor) -> ProbeResult:
+def linear_probe(
+    features: Tensor, labels: Labels, groups: Sequence[int] | Tensor, *, at_least: int = MIN_EXAMPLES
+) -> ProbeResult:
     """Fit a multinomial logistic regression on half of the inputs, test it on the other half, and the other way round.
 
     Features are standardised on the half that is fitted on; L2 1e-3 on weights, LBFGS with 100 iterations. Examples of
@@ -65,13 +67,14 @@ def linear_probe(features: Tensor, labels: Labels, groups: Sequence[int] | Tenso
         features: (N, d).
         labels: (N,), one class each; None for an example without a unique one, which is left out.
         groups: (N,), a number for each distinct input x.
+        at_least: so many labelled examples; from fewer, no accuracy.
     """
     features, targets, inputs = _labelled(features, labels, groups)
     counts = Counter(targets.tolist())
     n, folds = len(targets), _folds(inputs)
     majority = max(counts.values(), default=0) / max(n, 1)
-    if n < MIN_EXAMPLES:
-        reason = f"{n} examples, {MIN_EXAMPLES} are needed"
+    if n < at_least:
+        reason = f"{n} examples, {at_least} are needed"
     elif len(folds.unique()) < 2:
         reason = "1 distinct input, 2 are needed"
     else:

@@ -115,6 +115,15 @@ def test_too_few_examples_give_no_accuracy_but_a_reason(n: int, labels: list, gr
     assert 0 <= result.majority <= 1
 
 
+def test_fewer_examples_will_do_where_it_is_said():
+    features, labels = blobs(150, 2, 10.0)
+    assert linear_probe(features, labels, range(150)).accuracy is None
+    accuracy = linear_probe(features, labels, range(150), at_least=100).accuracy
+    assert accuracy is not None
+    assert accuracy > 0.99
+    assert linear_probe(features, labels, range(150), at_least=151).reason == "150 examples, 151 are needed"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_features_that_are_not_finite_give_a_reason(bad: float):
     features, labels = blobs(300, 2, 1.0)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from trainer.backbone import Tokenizer
 
+_FEWEST_EXAMPLES = 100
+"""Of a probe's point: half of what its final accuracy needs. A series may be noisy; that it goes on is worth more."""
 _FOLLOWED = ("final_answer_accuracy", "trace_validity_rate")
 
 
@@ -43,8 +45,10 @@ def follow_latents(config: Config, writer: Writer, pairs: Pairs) -> dict[str, fl
     routed = judge(config.task.name, tokenizer, xs, answers)
     given = judge(config.task.name, tokenizer, pairs.x, pairs.y)
     probes = {
-        "router_val/router_probe_accuracy": probe_strategy(p.value_features(z), routed, xs),
-        "posterior_val/posterior_mu_probe_accuracy": probe_strategy(q.features(), given, pairs.x),
+        "router_val/router_probe_accuracy": probe_strategy(p.value_features(z), routed, xs, at_least=_FEWEST_EXAMPLES),
+        "posterior_val/posterior_mu_probe_accuracy": probe_strategy(
+            q.features(), given, pairs.x, at_least=_FEWEST_EXAMPLES
+        ),
     }
     return {
         **_quality("router_val", routed, config),

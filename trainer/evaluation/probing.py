@@ -5,20 +5,23 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from trainer.evaluation.quality import Metrics
-from trainer.probe import ProbeResult, centroid_distance, linear_probe
+from trainer.probe import MIN_EXAMPLES, ProbeResult, centroid_distance, linear_probe
 from trainer.tasks import Attribution
 
 
-def probe_strategy(features: Tensor, verdicts: Sequence[Attribution], xs: Sequence[list[int]]) -> ProbeResult:
+def probe_strategy(
+    features: Tensor, verdicts: Sequence[Attribution], xs: Sequence[list[int]], *, at_least: int = MIN_EXAMPLES
+) -> ProbeResult:
     """Probe linearly for the strategy, on inputs that the probe was not fitted on.
 
     Args:
         features: (N, d).
         verdicts: N; examples that one strategy alone can have written are used.
         xs: N inputs; examples of one input are never on both sides of the split.
+        at_least: so many examples; from fewer, no accuracy.
     """
     numbers = number_inputs(xs)
-    return linear_probe(features, [v.label for v in verdicts], numbers)
+    return linear_probe(features, [v.label for v in verdicts], numbers, at_least=at_least)
 
 
 def number_inputs(xs: Sequence[list[int]]) -> list[int]:
