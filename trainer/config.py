@@ -53,7 +53,7 @@ SIZES = {
     "m": {"width": 256, "layers": 6, "heads": 8, "kv_heads": 8, "mlp_width": 768},
     "l": {"width": 512, "layers": 12, "heads": 8, "kv_heads": 8, "mlp_width": 1536},
 }
-"""Shapes of base models by name: 163 thousand, 5.1 and 41 million parameters."""
+"""Shapes of base models by name: 164 thousand, 5.1 and 41 million parameters."""
 
 
 class ModelConfig(Section):
@@ -311,8 +311,9 @@ class Config(Section):
     def series(self) -> str:
         """Name the series of steps that this configuration describes: only its own checkpoint is gone on from.
 
-        How a batch is split into micro-batches does not count, so a run may go on with half the batch and twice the
-        accumulation; nor does what is only written or measured more often.
+        How a batch is split into micro-batches does not count, nor whether layers are computed again, so a run that was
+        short of memory may go on with half the batch and twice the accumulation; nor does what is only written, saved
+        or measured more often.
 
         Returns:
             SHA-256, hex.
@@ -320,6 +321,7 @@ class Config(Section):
         record = self.model_dump(mode="json")
         train = record["train"]
         train["rows"] = train.pop("batch_size") * train.pop("accumulation")
-        del train["log_every"], record["eval"], record["device"], record["report_to"], record["model"]["size"]
+        del train["log_every"], train["checkpoint_every_s"], train["gradient_checkpointing"], record["eval"]
+        del record["device"], record["report_to"], record["model"]["size"]
         record["seeds"] = [self.seed_of(purpose) for purpose in get_args(Purpose)]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

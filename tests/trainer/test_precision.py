@@ -58,13 +58,13 @@ def test_bfloat16_changes_the_objective_and_its_gradient_a_little(base: Path, la
     assert torch.cosine_similarity(*gradients, dim=0) > 0.95
 
 
-@pytest.mark.parametrize(("size", "millions"), [("s", 0.163), ("m", 5.1), ("l", 41)])
+@pytest.mark.parametrize(("size", "millions"), [("s", 0.164), ("m", 5.1), ("l", 41)])
 def test_a_size_is_a_shape_and_has_the_parameters_that_are_said(size: str, millions: float) -> None:
     model = parsed({**BASE, "model": {"size": size}}).model
     assert {key: getattr(model, key) for key in SIZES[size]} == SIZES[size]
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_from_scratch(model, CharTokenizer(), seed=0).parameters())
-    assert parameters / 1e6 == pytest.approx(millions, rel=0.02)
+    assert parameters / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 def test_a_key_beside_a_size_takes_its_place_and_a_size_is_the_same_series_as_its_keys() -> None:

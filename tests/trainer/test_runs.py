@@ -139,14 +139,17 @@ def test_another_configuration_starts_anew_and_keeps_the_old_checkpoint(
     assert json.loads((tmp_path / "history.jsonl").read_bytes().splitlines()[0])["step"] == 3
 
 
-def test_half_the_batch_with_twice_the_accumulation_goes_on(tmp_path: Path, base: Path, run_trainer: Run) -> None:
+@pytest.mark.parametrize("more", [{}, {"gradient_checkpointing": True, "checkpoint_every_s": 5.0}])
+def test_half_the_batch_with_twice_the_accumulation_goes_on(
+    tmp_path: Path, base: Path, run_trainer: Run, more: dict[str, Any]
+) -> None:
     """What a retry after running out of memory changes does not cost the steps that are done."""
     raw = disentangle(base)
     with pytest.raises(SystemExit):
         run_trainer(raw, tmp_path, StopAfter(4))
     done = (tmp_path / "history.jsonl").read_bytes()
     rows = raw["train"]["batch_size"]
-    smaller = disentangle(base, train={"batch_size": rows // 2, "accumulation": 2})
+    smaller = disentangle(base, train={"batch_size": rows // 2, "accumulation": 2, **more})
     assert run_trainer(smaller, tmp_path) == 0
     assert (tmp_path / "history.jsonl").read_bytes().startswith(done)
 
