@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -87,69 +87,92 @@ def usage(statuses: Sequence[RunStatus], asked: Mapping[str, Resources], axis: s
     return [_of(runs, asked, axis) for runs in groups.values()]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind of resource.
+
+    Attributes:
+        asked: what a run asked for; None: nothing.
+        used: what a run used; None or 0: not known.
+        cut: why a run fails that needs more.
+        is_whole: whether a completed run tells all that its work needs.
+        spare: what is suggested, against the most that was used.
+        steps, beyond: what is suggested is a multiple of these (`round_up`).
+        write: an amount in words.
+        cut_note: what is known of `count` runs that were cut off at up to `bound`.
+        part_note: why nothing can be suggested where no run is whole.
+    """
+
+    asked: Callable[[Resources], int | None]
+    used: Callable[[RunStatus], float | None]
+    cut: Reason
+    is_whole: Callable[[RunStatus], bool]
+    spare: float
+    steps: Sequence[tuple[int, int]]
+    beyond: int
+    write: Callable[[float], str]
+    cut_note: str
+    part_note: str
+
+
+_MEMORY = _Kind(
+    asked=lambda asked: asked.mem_mb,
+    used=lambda run: run.peak_rss_mb,
+    cut=Reason.OOM_HOST,
+    is_whole=lambda run: bool(run.peak_rss_mb),
+    spare=_SPARE_MEMORY,
+    steps=_MEMORY_STEPS_MB,
+    beyond=8 * 1024,
+    write=format_memory,
+    cut_note="{count} killed for memory at up to {bound}: they need more, and no peak says how much",
+    part_note="",
+)
+"""The peak of a run that was killed for its memory says only that it needs more than its limit."""
+_TIME = _Kind(
+    asked=lambda asked: asked.time_s,
+    used=lambda run: run.duration_s,
+    cut=Reason.TIMEOUT,
+    is_whole=lambda run: bool(run.duration_s) and run.attempt == 1,
+    spare=_SPARE_TIME,
+    steps=_TIME_STEPS_S,
+    beyond=12 * _HOUR_S,
+    write=format_duration,
+    cut_note="{count} ended at their limit, of up to {bound}: they need more",
+    part_note="all that completed were tried again, and may have gone on from a checkpoint: "
+    "their time is not the whole",
+)
+"""A later attempt may have gone on from a checkpoint, and so be too short."""
+
+
 def _of(runs: Sequence[RunStatus], asked: Mapping[str, Resources], axis: str) -> Usage:
-    completed = [run for run in runs if run.state is State.COMPLETED]
-    failed = [run for run in runs if run.state is State.FAILED]
     return Usage(
         value=runs[0].axes.get(axis),
         total=len(runs),
-        completed=len(completed),
-        failed=len(failed),
-        memory=_memory([asked[run.id].mem_mb for run in runs], completed, failed, asked),
-        time=_time([asked[run.id].time_s for run in runs], completed, failed, asked),
+        completed=sum(run.state is State.COMPLETED for run in runs),
+        failed=sum(run.state is State.FAILED for run in runs),
+        memory=_spent(_MEMORY, runs, asked),
+        time=_spent(_TIME, runs, asked),
     )
 
 
-def _memory(
-    asked: Sequence[int | None],
-    completed: Sequence[RunStatus],
-    failed: Sequence[RunStatus],
-    of: Mapping[str, Resources],
-) -> Spent:
-    """Suggest memory from peaks. That of a run killed for its memory says only that it needs more than its limit."""
-    cut = [run for run in failed if run.reason is Reason.OOM_HOST]
-    free = [run.peak_rss_mb for run in (*completed, *failed) if run.reason is not Reason.OOM_HOST and run.peak_rss_mb]
-    bound = max((of[run.id].mem_mb or run.peak_rss_mb or 0 for run in cut), default=0)
-    told = any(run.peak_rss_mb for run in completed)
-    suggested = round_up(max(free) * _SPARE_MEMORY, _MEMORY_STEPS_MB, 8 * 1024) if told else None
-    note = ""
+def _spent(kind: _Kind, runs: Sequence[RunStatus], asked: Mapping[str, Resources]) -> Spent:
+    """Sum up one kind of resource, and suggest what would have been enough for all."""
+    completed = [run for run in runs if run.state is State.COMPLETED]
+    failed = [run for run in runs if run.state is State.FAILED]
+    cut = [run for run in failed if run.reason is kind.cut]
+    used = [amount for run in (*completed, *failed) if (amount := kind.used(run))]
+    free = [amount for run in (*completed, *failed) if run.reason is not kind.cut and (amount := kind.used(run))]
+    whole = any(kind.is_whole(run) for run in completed)
+    suggested = round_up(max(free) * kind.spare, kind.steps, kind.beyond) if whole else None
+    note = kind.part_note if completed and not whole else ""
     if cut:
-        note = (
-            f"{len(cut)} killed for memory at up to {format_memory(bound)}: they need more, and no peak says how much"
-        )
+        bound = max(kind.asked(asked[run.id]) or kind.used(run) or 0 for run in cut)
+        note = kind.cut_note.format(count=len(cut), bound=kind.write(bound))
         suggested = suggested if suggested is not None and suggested > bound else None
-    used = [run.peak_rss_mb for run in (*completed, *failed) if run.peak_rss_mb]
-    return _spent(asked, used, suggested, note)
-
-
-def _time(
-    asked: Sequence[int | None],
-    completed: Sequence[RunStatus],
-    failed: Sequence[RunStatus],
-    of: Mapping[str, Resources],
-) -> Spent:
-    """Suggest a time limit from durations. A later attempt may have gone on from a checkpoint, and so be too short."""
-    cut = [run for run in failed if run.reason is Reason.TIMEOUT]
-    free = [run.duration_s for run in (*completed, *failed) if run.reason is not Reason.TIMEOUT and run.duration_s]
-    bound = max((of[run.id].time_s or run.duration_s or 0 for run in cut), default=0)
-    whole = [run for run in completed if run.duration_s and run.attempt == 1]
-    suggested = round_up(max(free) * _SPARE_TIME, _TIME_STEPS_S, 12 * _HOUR_S) if whole else None
-    note = ""
-    if cut:
-        note = f"{len(cut)} ended at their limit, of up to {format_duration(bound)}: they need more"
-        suggested = suggested if suggested is not None and suggested > bound else None
-    elif completed and not whole:
-        note = (
-            "all that completed were tried again, and may have gone on from a checkpoint: their time is not the whole"
-        )
-    used = [run.duration_s for run in (*completed, *failed) if run.duration_s]
-    return _spent(asked, used, suggested, note)
-
-
-def _spent(asked: Sequence[int | None], used: Sequence[float], suggested: int | None, note: str) -> Spent:
-    given = [one for one in asked if one is not None]
-    limits = (min(given), max(given)) if given and len(given) == len(asked) else None
-    return Spent(limits, median(used) if used else None, max(used, default=None), suggested, note)
+    limits = [kind.asked(asked[run.id]) for run in runs]
+    given = [limit for limit in limits if limit is not None]
+    span = (min(given), max(given)) if given and len(given) == len(limits) else None
+    return Spent(span, median(used) if used else None, max(used, default=None), suggested, note)
 
 
 def round_up(amount: float, steps: Sequence[tuple[int, int]], beyond: int) -> int:
