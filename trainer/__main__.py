@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.verb == "check":
         return check()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is a kill: no traceback, and what was saved is whole
     stop = StopRequest()
     stop.install()
     return carry_out(asked.config, asked.run_dir, stop)

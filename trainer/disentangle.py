@@ -16,9 +16,9 @@ from trainer.evaluation.of_latents import evaluate_latents
 from trainer.evaluation.quality import Metrics, judge
 from trainer.evaluation.writing import Writer
 from trainer.fresh import PairSource
-from trainer.guard import TermGuard, require_applied
+from trainer.guard import TermGuard, require_applied, require_beginnings
 from trainer.latents import LatentModel, build_latent_model, is_position_neutral
-from trainer.loop import require_finite, train
+from trainer.loop import require_finite, total_steps, train
 from trainer.margin import coding_margin, strategy_entropy
 from trainer.objective import evaluate_objective, fractions, join
 from trainer.pair_rows import PairRows
@@ -160,6 +160,7 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
     pool = _pool(config, backbone, records)
     neutral = is_position_neutral(backbone, config)
     source = PairSource(config, backbone, pool, position_neutral=neutral)  # before the base is taken over
+    require_beginnings(config, total_steps(config.train, source))
     model = build_latent_model(backbone, config).to(device)
     source.rows.whiten(model, torch.arange(min(len(source.rows), WHITENING_PAIRS)))
     if config.train.gradient_checkpointing:

@@ -9,7 +9,7 @@ from torch import nn
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.objective import Objective
-from trainer.weights import TERMS, Part, part_of, weights_at
+from trainer.weights import TERMS, Part, first_step_above_0, part_of, weights_at
 
 PATIENCE_STEPS = 5
 """A term has that many steps, from the first in which it is applied, to give every part of its a gradient."""
@@ -59,6 +59,22 @@ class TermGuard:
             return False
         gradients = torch.autograd.grad(value, self._parameters[part], retain_graph=True, allow_unused=True)
         return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def require_beginnings(config: Config, steps: int) -> None:
+    """Hold weights that begin later against the steps that a run will have; `check` cannot count epochs in steps.
+
+    Raises:
+        TrainerError: a term has a weight above 0 only behind the last step.
+    """
+    for name in weights_at(config.objective, config.latent.kind, 1):
+        key = TERMS[name].key
+        start = first_step_above_0(getattr(config.objective, key)) if key else None
+        if start is not None and start > steps:
+            raise TrainerError(
+                f"objective.{key}: is above 0 from step {start} on, but {config.train.epochs} epochs end at step "
+                f"{steps}. Let it begin earlier."
+            )
 
 
 def require_applied(config: Config, steps: int, applied_steps: Mapping[str, int]) -> None:

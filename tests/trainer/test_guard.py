@@ -82,6 +82,20 @@ def test_a_term_that_was_never_applied_is_an_error() -> None:
     require_applied(config, 6, counts)  # its weight was 0 until then
 
 
+def test_a_weight_that_begins_behind_the_last_epoch_is_told_before_training(
+    tmp_path: Path, base: Path, run_trainer: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """80 pairs in batches of 8, twice: 20 steps."""
+    epochs = {"steps": None, "epochs": 2}
+    raw = disentangle(base, train=epochs, objective={"posterior_variance_weight": [[20, 0.0], [30, 1.0]]})
+    assert run_trainer(raw, tmp_path) == 1
+    assert capsys.readouterr().err == (
+        "objective.posterior_variance_weight: is above 0 from step 21 on, but 2 epochs end at step 20. "
+        "Let it begin earlier.\n"
+    )
+    assert not (tmp_path / "history.jsonl").exists()
+
+
 def test_a_run_whose_latent_reaches_nothing_fails_with_the_terms_name(
     tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -253,6 +253,20 @@ def test_a_signal_before_training_ends_the_process_with_75(tmp_path: Path, base:
     assert not (tmp_path / "error.json").exists()
 
 
+def test_an_interrupt_ends_the_process_without_a_traceback(tmp_path: Path, base: Path) -> None:
+    process = start(disentangle(base, train={"steps": 100_000}), tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "history.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == -signal.SIGINT
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+    assert "Traceback" not in errors
+
+
 def test_a_signal_while_a_long_pool_is_made_ends_the_process_within_seconds(tmp_path: Path, base: Path) -> None:
     """Nothing is lost: the pool is made again."""
     process = start(disentangle(base, pool={"train_records": 100_000}), tmp_path)
