@@ -26,6 +26,7 @@ from slurmkit.expand import Run
 from slurmkit.report.figures.font import light_font
 from slurmkit.report.figures.kept import fingerprint
 from slurmkit.report.figures.recording import Recorder
+from slurmkit.report.figures.series import means_over_seeds
 from slurmkit.report.figures.standardised import standardise
 from slurmkit.report.figures.style import Drawn, new_drawing, panels, power_text, same_scale, wrapped
 from slurmkit.report.figures.tradeoff import pareto_front
@@ -92,6 +93,24 @@ def test_weighted_terms_are_those_with_a_weight(dense: Report) -> None:
         "loss/train/weighted/router_marginal_kl_to_prior",
     }
     assert "pv=0.0, rmkl=0.0" not in set(data["setting"])
+
+
+def test_means_on_a_logarithmic_axis_are_geometric_with_bounds_above_0() -> None:
+    values = {1: (1e-6, 1e-2, 1e-4), 2: (1e-6, 0.0, 1e-4)}  # at step 2 one seed has nothing to take the logarithm of
+    runs = pd.DataFrame(
+        [
+            {"panel": 0, "setting": 0, "id": f"run-{n}", "metric": "term", "step": step, "value": value}
+            for step, of_step in values.items()
+            for n, value in enumerate(of_step)
+        ]
+    ).astype({"metric": "category"})
+    plain, geometric = means_over_seeds(runs, log=False), means_over_seeds(runs, log=True)
+    assert plain["mean"].tolist() == pytest.approx([0.010101 / 3, 0.000101 / 3])
+    assert plain["low"].iloc[0] < 0
+    assert geometric["step"].tolist() == [1]
+    assert geometric["mean"].tolist() == pytest.approx([1e-4])
+    factor = 10 ** (2 * 4.302653 / math.sqrt(3))  # t of 2 degrees of freedom; the logarithms' deviation is 2 decades
+    assert geometric[["low", "high"]].iloc[0].tolist() == pytest.approx([1e-4 / factor, 1e-4 * factor], rel=1e-5)
 
 
 def test_standardised_series_have_mean_0_and_deviation_1() -> None:

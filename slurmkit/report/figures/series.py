@@ -28,8 +28,7 @@ class Series:
         layout: of the sweep.
         runs: one row a run, step and metric: ``panel`` and ``setting`` (numbers), ``id``, ``metric``, ``step``,
             ``value``.
-        means: one row a cell, step and metric: ``panel``, ``setting``, ``metric``, ``step``, ``mean``, ``half_width``,
-            ``n``: over steps that all of the cell's runs with a series logged.
+        means: what `means_over_seeds` says of them.
         planned: how many cells there are.
         names: last part of a series' key to what the definition calls such a metric.
     """
@@ -57,8 +56,6 @@ def lay_out_series(
 ) -> Series:
     """Give each point its panel and setting, and take means over seeds.
 
-    A mean over ever fewer seeds would jump where one ends: it goes only as far as all of a cell's seeds do.
-
     Args:
         history: from `aggregate.history.read_history`.
         layout: of the sweep.
@@ -70,13 +67,34 @@ def lay_out_series(
     runs = history[["id", "metric", "step", "value"]].assign(
         panel=layout.panel_of[rows], setting=layout.setting_of[rows]
     )
+    means = means_over_seeds(runs, log=False)
+    planned = len(set(zip(layout.panel_of.tolist(), layout.setting_of.tolist(), strict=True)))
+    names = {key.rpartition("/")[2]: entry["label"] for key, entry in declared.items() if entry.get("label")}
+    return Series(layout, runs, means, planned, names)
+
+
+def means_over_seeds(runs: pd.DataFrame, *, log: bool) -> pd.DataFrame:
+    """Return the mean of each cell at each step, and its 95 % t-interval.
+
+    A mean over ever fewer seeds would jump where one ends: it goes only as far as all of a cell's seeds do.
+
+    Columns: ``panel``, ``setting``, ``metric``, ``step``, ``mean``, ``low``, ``high`` (NaN: n is 1), ``n``.
+
+    Args:
+        runs: see `Series`.
+        log: whether they are of the logarithms of what is above 0: a geometric mean, and bounds above 0.
+    """
+    if log:
+        above = runs[runs["value"] > 0]
+        runs = above.assign(value=np.log(above["value"]))
     means = mean_series(runs, ["panel", "setting"])
     if len(means):
         whole = means.groupby(["panel", "setting", "metric"], observed=True)["n"].transform("max")
         means = means[means["n"] == whole].reset_index(drop=True)
-    planned = len(set(zip(layout.panel_of.tolist(), layout.setting_of.tolist(), strict=True)))
-    names = {key.rpartition("/")[2]: entry["label"] for key, entry in declared.items() if entry.get("label")}
-    return Series(layout, runs, means, planned, names)
+    middle, half_width = means["mean"], means["half_width"]
+    ends = {"mean": middle, "low": middle - half_width, "high": middle + half_width}
+    means = means.assign(**({name: np.exp(end) for name, end in ends.items()} if log else ends))
+    return means[["panel", "setting", "metric", "step", "mean", "low", "high", "n"]]
 
 
 def series_figure(series: Series, name: str, title: str, keys: Sequence[str], note: str, *, log: bool) -> Figure | str:
@@ -91,9 +109,8 @@ def series_figure(series: Series, name: str, title: str, keys: Sequence[str], no
         log: whether values are drawn on a logarithmic scale; those that are not positive are then left out.
     """
     layout = series.layout
-    means = series.means[series.means["metric"].isin(list(keys))]
-    if log:
-        means = means[means["mean"] > 0]
+    means = means_over_seeds(series.runs, log=True) if log else series.means
+    means = means[means["metric"].isin(list(keys))]
     if means.empty:
         return "no run has logged such a series" + (" with a value above 0" if log and keys else "")
     drawn = downsample(means, ["panel", "setting", "metric"], "mean")
@@ -106,8 +123,10 @@ def series_figure(series: Series, name: str, title: str, keys: Sequence[str], no
     banded = seeds[-1] >= _BAND_FROM_N and drawn["setting"].nunique() <= _MOST_BANDS
     over_seeds = ""
     if seeds[-1] > 1:
-        over_seeds = " Thin: seeds; bold: their mean" + (
-            ", with its 95 % t-interval." if banded else f"; no bands{_why_no_bands(seeds[-1])}."
+        over_seeds = f" Thin: seeds; bold: their {'geometric ' if log else ''}mean" + (
+            f", with its 95 % t-interval{' (of the logarithms)' if log else ''}."
+            if banded
+            else f"; no bands{_why_no_bands(seeds[-1])}."
         )
     return Figure(
         name=name,
@@ -130,7 +149,7 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def _written(drawn: pd.DataFrame, layout: Layout) -> pd.DataFrame:
-    return named(drawn, layout)[["metric", "panel", "setting", "step", "mean", "half_width", "n"]]
+    return named(drawn, layout)[["metric", "panel", "setting", "step", "mean", "low", "high", "n"]]
 
 
 def _seeds(series: Series, keys: Sequence[str]) -> pd.DataFrame:
@@ -147,7 +166,7 @@ def _draw(
     for term, key in enumerate(short):
         of_term, seeds_of_term = drawn[drawn["metric"] == key], thin[thin["metric"] == key]
         if log:
-            style.make_log(grid[term, 0], of_term["mean"])
+            style.make_log(grid[term, 0], np.concatenate([of_term["mean"], seeds_of_term["value"]]))
         for panel, _ in enumerate(shown_panels(layout)):
             axes = grid[term, panel]
             own = of_term[of_term["panel"] == panel]
@@ -172,8 +191,7 @@ def _draw_cell(axes: style.Axes, mean: pd.DataFrame, seeds: pd.DataFrame, look: 
             axes.plot(one["step"], one["value"], color=look.colour, linewidth=0.5, alpha=0.5, zorder=1)
     band = mean[mean["n"] >= _BAND_FROM_N]
     if banded and len(band):
-        low, high = band["mean"] - band["half_width"], band["mean"] + band["half_width"]
-        axes.fill_between(band["step"], low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=1)
+        axes.fill_between(band["step"], band["low"], band["high"], color=look.colour, alpha=0.18, linewidth=0, zorder=1)
     axes.plot(
         mean["step"],
         mean["mean"],
