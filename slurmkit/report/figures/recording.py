@@ -19,6 +19,8 @@ from slurmkit.report.figures.font import light_font
 
 POINTS_PER_INCH = 72.0
 _MARGIN_PT = 4.5
+_PNG_EFFORT = 3
+"""Of 9: more takes twice the time and saves 3 %."""
 
 _Step = Callable[[Any, Any], None]
 """Draws one thing, with a renderer and the transform from points to the renderer's dots."""
@@ -186,5 +188,6 @@ class Recording:
             metadata: what not to write into it.
         """
         content = io.BytesIO()
-        self._figure.savefig(content, format=ending, dpi=dpi, metadata=metadata)
+        options = {"pil_kwargs": {"compress_level": _PNG_EFFORT}} if ending == "png" else {}
+        self._figure.savefig(content, format=ending, dpi=dpi, metadata=metadata, **options)
         return content.getvalue()

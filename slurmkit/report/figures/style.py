@@ -27,6 +27,8 @@ FULL_WIDTH_IN = 10.0
 FONT_PT, SMALL_PT = 8.0, 7.0
 PNG_DPI = 150
 _MOST_LEGEND_ROWS = 6
+_MOST_BINS = 6
+"""Between ticks. Each tick is costly, too: a line, two marks and two texts."""
 
 _RC: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -92,8 +94,12 @@ def new_drawing(width_in: float, height_in: float) -> Drawing:
 
 
 def panels(drawing: Drawing, rows: int, columns: int, **options: Any) -> list[list[Axes]]:
-    """Return a grid of axes, row by row."""
-    return drawing.subplots(rows, columns, squeeze=False, **options).tolist()
+    """Return a grid of axes, row by row; none has more ticks than a small panel needs."""
+    grid: list[list[Axes]] = drawing.subplots(rows, columns, squeeze=False, **options).tolist()
+    for axes in (axes for row in grid for axes in row):
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_major_locator().set_params(nbins=_MOST_BINS)
+    return grid
 
 
 def make_log(axes: Axes, values: Any, *, across: bool = False) -> None:
