@@ -168,6 +168,28 @@ report:
     assert deltas.headers == ["pv", "rmkl", "router_probe_accuracy"]
 
 
+def test_globs_of_the_definition_that_name_no_metric_are_noted_and_no_error(tmp_path: Path) -> None:
+    globs = """\
+metrics:
+  router_probe_accuracy: {label: probe}
+  router_probe_acuracy: {label: typo}
+report:
+  metrics: [router_probe_accuracy, "controlled_*/alignment"]
+  best: posterior_varianse:min
+  accuracy: final_answer_accuracy
+"""
+    make_collection(tmp_path, DENSE + globs, dense_result)
+    report = made_report(tmp_path, "dense")
+    noted = [line for line in sentences(report, "Matched comparisons") if "names no metric" in line]
+    assert noted == [
+        "metrics: 'router_probe_acuracy' in the definition names no metric of any completed run",
+        "report.metrics: 'controlled_*/alignment' in the definition names no metric of any completed run",
+        "report.best: 'posterior_varianse' in the definition names no metric of any completed run",
+    ]
+    make_collection(tmp_path, DENSE.replace("name: dense", "name: none") + globs, lambda _: Result(state=State.PLANNED))
+    assert not any("names no" in line for line in sentences(made_report(tmp_path, "none"), "Matched comparisons"))
+
+
 ONE_TASK = "      - list_summation\n      - grid_pathfinding\n      - linear_equation_solving\n"
 ONE_TASK += "      - base_conversion\n      - sorting_algorithms\n"
 """What to take from `DENSE` to leave one task."""

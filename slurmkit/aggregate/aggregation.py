@@ -1,7 +1,7 @@
 """All that one aggregation finds out, put together once for every form of output."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from slurmkit.aggregate.choose import match_metrics, telling_metrics
 from slurmkit.aggregate.columns import rows_with
 from slurmkit.aggregate.deltas import complete_baseline, guess_baseline, matched_deltas
 from slurmkit.aggregate.frame import axis_column, axis_columns, metric_columns, mixed_commits, to_frame
-from slurmkit.aggregate.metric_info import MetricInfo, describe_metrics
+from slurmkit.aggregate.metric_info import MetricInfo, describe_metrics, unmatched_globs
 from slurmkit.aggregate.metrics_file import Problem
 from slurmkit.aggregate.noops import suspected_noops
 from slurmkit.aggregate.read import read_metrics
@@ -50,6 +50,7 @@ class Aggregation:
         nulls: metric shown, reason, and how many runs gave it for a null.
         commits: commit to number of runs, where there are several.
         noops: swept values that changed nothing (`suspected_noops`).
+        unmatched: globs of the definition's `metrics` that name no metric of a completed run, where there are such.
         changed: what retries have changed in the config, to the completed runs that it was changed in.
     """
 
@@ -74,6 +75,7 @@ class Aggregation:
     nulls: list[tuple[str, str, int]]
     commits: dict[str, int]
     noops: pd.DataFrame
+    unmatched: tuple[str, ...]
     changed: dict[str, list[str]]
 
     def label(self, axis: str, value: Json) -> str:
@@ -96,6 +98,7 @@ def aggregate(
     *,
     by: Sequence[str] = (),
     metrics: Sequence[str] = (),
+    pick: Callable[[Mapping[str, MetricInfo], Sequence[str]], list[str]] | None = None,
     baseline: Mapping[str, Json] | None = None,
     declared: Mapping[str, Mapping[str, Json]] | None = None,
     index_file: Path | None = None,
@@ -110,6 +113,7 @@ def aggregate(
         seed_axis: the axis whose values only repeat; None: there is none.
         by: axes that make a cell of the table; none: all but the seed.
         metrics: globs; none: a few metrics that say most.
+        pick: chooses among all metrics, given also those few; in the place of `metrics`.
         baseline: axis to value of the setting to compare with; None: guess one; empty: compare nothing.
         declared: the definition's `metrics`.
         index_file: where good files are remembered (`read_metrics`); None: all are read.
@@ -127,7 +131,9 @@ def aggregate(
     available = metric_columns(frame)
     infos = describe_metrics(available, declared, read.marked)
     not_comparable = frozenset(key for key, info in infos.items() if not info.comparable)
-    shown = match_metrics(metrics, available) if metrics and available else telling_metrics(available, not_comparable)
+    telling = telling_metrics(available, not_comparable)
+    shown = match_metrics(metrics, available) if metrics and available else telling
+    shown = pick(infos, telling) if pick is not None else shown
     guessed = baseline is None
     if baseline is None:
         against = guess_baseline(frame, axes, seed_axis)
@@ -141,7 +147,7 @@ def aggregate(
         by=rows_by,
         left_out=left_out_axes(frame, rows_by, seed),
         metrics=shown,
-        metrics_chosen=bool(metrics),
+        metrics_chosen=bool(metrics) or shown != telling,
         other_metrics=[key for key in available if key not in shown],
         infos=infos,
         not_comparable=not_comparable,
@@ -155,6 +161,7 @@ def aggregate(
         nulls=_nulls(shown, read.null_reasons),
         commits=mixed_commits(frame),
         noops=suspected_noops(frame, statuses, columns),
+        unmatched=unmatched_globs(available, declared or ()),
         changed=_changed(runs),
     )
 

@@ -135,3 +135,14 @@ def is_total_loss(key: str) -> bool:
     """Whether a metric is, by its name, the sum of a loss's terms."""
     parts = key.removeprefix(METRIC_PREFIX).split("/")
     return parts[-1] == "total_loss" or (parts[-1] == "total" and parts[0] == "loss")
+
+
+def unmatched_globs(keys: Sequence[str], globs: Iterable[str]) -> tuple[str, ...]:
+    """Return the globs that name none of some metrics; where there are no metrics yet, that says nothing.
+
+    Args:
+        keys: columns of metrics.
+        globs: of a definition.
+    """
+    names = [key.removeprefix(METRIC_PREFIX) for key in keys]
+    return tuple(glob for glob in globs if names and not any(matches(name, glob) for name in names))

@@ -181,7 +181,13 @@ def warnings(aggregation: Aggregation) -> list[str]:
     noops = (aggregation.noops[column].tolist() for column in aggregation.noops.columns)
     lines += [_noop_line(*noop) for noop in zip(*noops, strict=True)]
     lines += [f"{key}: null in {count} runs: {reason}" for key, reason, count in aggregation.nulls]
+    lines += [unmatched_line("metrics", glob) for glob in aggregation.unmatched]
     return [clean(line) for line in lines]
+
+
+def unmatched_line(key: str, glob: str) -> str:
+    """Say that a glob under some key of the definition names nothing."""
+    return f"{key}: {glob!r} in the definition names no metric of any completed run"
 
 
 def _noop_line(axes: str, values: str, same: int, of: int, with_series: int, runs: list[str]) -> str:

@@ -4,8 +4,9 @@ import gc
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -67,6 +68,7 @@ def _finished(summary: "Overview") -> dict[str, int]:
 def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
     """Write the report, and return what has finished by it and whether nothing moves any more."""
     from slurmkit.report import build, write
+    from slurmkit.report.comparisons import unmatched_lines
 
     began = time.monotonic()
 
@@ -81,6 +83,8 @@ def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
         click.echo(path)
     narrate(f"{plural(len(made.figures), 'figure')} in {folder / 'figures'}")
     narrate(made.summary)
+    for line in unmatched_lines(material):
+        narrate(f"note: {line}")
     if made.partial:
         narrate(f"partial: {made.partial}")
     return _finished(material.overview), material.overview.at_rest
@@ -112,13 +116,13 @@ def _aggregated(opened: Collection, statuses: Sequence[RunStatus], definition: d
     from slurmkit.report.choice import shown_metrics
 
     wanted: dict[str, Json] = definition.get("report") or {}
-    options: dict[str, Any] = {
-        "baseline": wanted.get("baseline") or None,
-        "declared": definition.get("metrics"),
-        "index_file": opened.records.metrics_index,
-    }
-    made = aggregate(opened.name, statuses, opened.axes, opened.seed_axis, **options)
-    keys = shown_metrics(made, wanted)
-    if keys == made.metrics:
-        return made
-    return aggregate(opened.name, statuses, opened.axes, opened.seed_axis, metrics=keys, **options)
+    return aggregate(
+        opened.name,
+        statuses,
+        opened.axes,
+        opened.seed_axis,
+        pick=partial(shown_metrics, asked=wanted),
+        baseline=wanted.get("baseline") or None,
+        declared=definition.get("metrics"),
+        index_file=opened.records.metrics_index,
+    )

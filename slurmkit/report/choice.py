@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from slurmkit.aggregate.aggregation import Aggregation
 from slurmkit.aggregate.choose import matches
-from slurmkit.aggregate.metric_info import Direction, MetricInfo
+from slurmkit.aggregate.metric_info import Direction, MetricInfo, unmatched_globs
 from slurmkit.definition.figure_names import FIGURES
-from slurmkit.records import Json
+from slurmkit.records import Json, is_list
 from slurmkit.report.cells import MAJORITY
 
 MOST_FINAL = 6
@@ -66,7 +66,7 @@ def choose(aggregation: Aggregation, asked: Mapping[str, Json]) -> Choice:
         asked: the definition's `report:`, as frozen; empty: nothing was asked for.
     """
     keys = list(aggregation.infos)
-    shown = shown_metrics(aggregation, asked)
+    shown = shown_metrics(aggregation.infos, aggregation.metrics, asked)
     accuracy, alignment = _told(keys, asked)
     defaults = {"series": _SERIES, "objective": _OBJECTIVE, "auxiliary": _AUXILIARY}
     globs = {name: tuple(asked.get(name) or default) for name, default in defaults.items()}
@@ -86,19 +86,35 @@ def asked_metrics(keys: Sequence[str], asked: Mapping[str, Json]) -> list[str]:
     return _first(keys, asked.get("metrics") or (), len(keys))
 
 
-def shown_metrics(aggregation: Aggregation, asked: Mapping[str, Json]) -> list[str]:
+def unmatched(keys: Sequence[str], asked: Mapping[str, Json]) -> list[tuple[str, str]]:
+    """Return key and glob of what the definition's `report:` asks for and no completed run has."""
+    found: list[tuple[str, str]] = []
+    for key in ("metrics", "best", "accuracy", "alignment"):
+        given: Json = asked.get(key) or []
+        globs: list[str] = given if is_list(given) else [_without_direction(given)]
+        found += [(f"report.{key}", glob) for glob in unmatched_globs(keys, globs)]
+    return found
+
+
+def _without_direction(metric: str) -> str:
+    name, _, word = metric.rpartition(":")
+    return name if word in list(Direction) else metric
+
+
+def shown_metrics(infos: Mapping[str, MetricInfo], telling: Sequence[str], asked: Mapping[str, Json]) -> list[str]:
     """Return the metrics of tables: those asked for, or accuracy, alignment and others of which more or less is better.
 
     Args:
-        aggregation: the collection's tables.
+        infos: metric column to what is known of it, all with numbers.
+        telling: those that say most.
         asked: the definition's `report:`.
     """
-    keys = list(aggregation.infos)
+    keys = list(infos)
     if chosen := asked_metrics(keys, asked):
         return chosen
-    telling = [key for key in aggregation.metrics if aggregation.infos[key].direction is not None]
+    directed = [key for key in telling if infos[key].direction is not None]
     first = [key for key in _told(keys, asked) if key is not None]
-    return list(dict.fromkeys([*first, *telling]))[:MOST_FINAL] or aggregation.metrics
+    return list(dict.fromkeys([*first, *directed]))[:MOST_FINAL] or list(telling)
 
 
 def _told(keys: Sequence[str], asked: Mapping[str, Json]) -> tuple[str | None, str | None]:

@@ -1,6 +1,7 @@
 """Settings against the baseline over the runs that both have, and the means of all cells."""
 
-from slurmkit.aggregate.text import deltas_table, summary_table, warnings
+from slurmkit.aggregate.text import deltas_table, summary_table, unmatched_line, warnings
+from slurmkit.report.choice import unmatched
 from slurmkit.report.layout import ONE_SETTING, Layout
 from slurmkit.report.material import Material
 from slurmkit.report.model import Block, Section, Sentence, Tone
@@ -8,10 +9,19 @@ from slurmkit.report.model import Block, Section, Sentence, Tone
 TITLE = "Matched comparisons"
 
 
+def unmatched_lines(material: Material) -> list[str]:
+    """Return a line for each glob of `metrics:` and `report:` that names no metric: a slip, or of runs to come."""
+    aggregation = material.aggregation
+    of_report = unmatched(list(aggregation.infos), material.asked_for)
+    return [unmatched_line(key, glob) for key, glob in [*(("metrics", g) for g in aggregation.unmatched), *of_report]]
+
+
 def comparisons(material: Material, layout: Layout) -> Section:
     """Compare settings with the baseline over the runs that both have, and tabulate all means."""
     aggregation = material.aggregation
-    blocks: list[Block] = [Sentence(line, Tone.WARNING) for line in warnings(aggregation)]
+    noted = unmatched_lines(material)
+    blocks: list[Block] = [Sentence(line, Tone.WARNING) for line in warnings(aggregation) if line not in noted]
+    blocks += [Sentence(line, Tone.NOTE) for line in noted]
     if not aggregation.metrics:
         return Section(TITLE, (*blocks, Sentence("No completed run has metrics with numbers yet.", Tone.NOTE)))
     if not len(aggregation.deltas):
