@@ -36,11 +36,11 @@ def test_a_glob_that_names_no_metric_is_noted_by_both_commands(workplace: Workpl
     globs = "metrics: {nothing_of_it: {direction: max}}\n"
     one_figure = "report: {figures: [completion], metrics: [nor_of_this]}\n"
     make_collection(workplace.root, DENSE + globs + one_figure, dense_result)
-    of_metrics = "metrics: 'nothing_of_it' in the definition names no metric of any completed run"
+    of_metrics = "metrics: 'nothing_of_it' in the definition names no metric with numbers of any completed run"
     assert of_metrics in workplace.slurmkit("aggregate", "dense").stderr
     told = workplace.slurmkit("report", "dense").stderr
     assert of_metrics in told
-    assert "report.metrics: 'nor_of_this' in the definition names no metric of any completed run" in told
+    assert "report.metrics: 'nor_of_this' in the definition names no metric with numbers of any completed run" in told
 
 
 def test_two_reports_at_once_leave_one_whole_report(workplace: Workplace) -> None:

@@ -182,9 +182,9 @@ report:
     report = made_report(tmp_path, "dense")
     noted = [line for line in sentences(report, "Matched comparisons") if "names no metric" in line]
     assert noted == [
-        "metrics: 'router_probe_acuracy' in the definition names no metric of any completed run",
-        "report.metrics: 'controlled_*/alignment' in the definition names no metric of any completed run",
-        "report.best: 'posterior_varianse' in the definition names no metric of any completed run",
+        "metrics: 'router_probe_acuracy' in the definition names no metric with numbers of any completed run",
+        "report.metrics: 'controlled_*/alignment' in the definition names no metric with numbers of any completed run",
+        "report.best: 'posterior_varianse' in the definition names no metric with numbers of any completed run",
     ]
     make_collection(tmp_path, DENSE.replace("name: dense", "name: none") + globs, lambda _: Result(state=State.PLANNED))
     assert not any("names no" in line for line in sentences(made_report(tmp_path, "none"), "Matched comparisons"))

@@ -187,7 +187,7 @@ def warnings(aggregation: Aggregation) -> list[str]:
 
 def unmatched_line(key: str, glob: str) -> str:
     """Say that a glob under some key of the definition names nothing."""
-    return f"{key}: {glob!r} in the definition names no metric of any completed run"
+    return f"{key}: {glob!r} in the definition names no metric with numbers of any completed run"
 
 
 def _noop_line(axes: str, values: str, same: int, of: int, with_series: int, runs: list[str]) -> str:
