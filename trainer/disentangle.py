@@ -1,5 +1,6 @@
 """Mode ``disentangle``: factorise a given base model p(y|x) through a latent z."""
 
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -161,6 +162,7 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
     neutral = is_position_neutral(backbone, config)
     source = PairSource(config, backbone, pool, position_neutral=neutral)  # before the base is taken over
     require_beginnings(config, total_steps(config.train, source))
+    tell_of_approximations(config)
     model = build_latent_model(backbone, config).to(device)
     source.rows.whiten(model, torch.arange(min(len(source.rows), WHITENING_PAIRS)))
     if config.train.gradient_checkpointing:
@@ -193,6 +195,17 @@ def run_disentangle(config: Config, records: RunRecords, stop: StopRequest) -> M
         "provenance/base_sha256": backbone.sha256,
         "provenance/pool_sha256": pool.sha256,
     }
+
+
+def tell_of_approximations(config: Config) -> None:
+    """Say on standard error what a run computes otherwise than its formula: a marginal over part of a batch."""
+    train, key = config.train, "router_marginal_kl_to_prior_weight"
+    if train.accumulation > 1 and first_step_above_0(getattr(config.objective, key)) is not None:
+        print(
+            f"objective.{key}: the marginal is taken over each micro-batch of {train.batch_size} records, not over the "
+            f"{train.batch_size * train.accumulation} of a step (train.accumulation {train.accumulation}).",
+            file=sys.stderr,
+        )
 
 
 def with_posterior_rate(config: Config) -> TrainConfig:

@@ -70,6 +70,20 @@ def test_the_divergence_is_measured_in_validation_also_without_a_weight(
     assert "loss/train/inter_latent_divergence" not in series(tmp_path)[0]
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_a_marginal_over_micro_batches_is_said_to_be_one(
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str], weight: float
+) -> None:
+    raw = discrete(
+        base, objective={"router_marginal_kl_to_prior_weight": weight}, train={"accumulation": 2, "steps": 1}
+    )
+    assert run_trainer(raw, tmp_path) == 0
+    told = (
+        "router_marginal_kl_to_prior_weight: the marginal is taken over each micro-batch of 8 records, not over the 16"
+    )
+    assert (told in capsys.readouterr().err) == (weight > 0)
+
+
 def test_a_weight_that_begins_later_counts_from_there(tmp_path: Path, base: Path, run_trainer: Run) -> None:
     later = {"posterior_entropy_weight": [[5, 0.0], [6, 0.2]]}
     assert run_trainer(discrete(base, objective=later), tmp_path) == 0
