@@ -163,6 +163,8 @@ def save_base(folder: Path, model: "PreTrainedModel", tokenizer: CharTokenizer, 
     (folder / BASE_RECORD).unlink(missing_ok=True)
     model.save_pretrained(folder)
     tokenizer.save(folder)
+    for path in folder.glob("*.safetensors"):  # safetensors lets nobody but the owner read, whatever the umask is
+        shutil.copymode(folder / "config.json", path)
     sha256 = weights_sha256(model)
     write_json(folder / BASE_RECORD, {"task": task.model_dump(mode="json"), "weights_sha256": sha256})
     return sha256

@@ -54,6 +54,8 @@ def test_a_base_run_leaves_metrics_history_model_and_pool(base_run: Path) -> Non
     assert losses[-1] < losses[0]
     for name in ("model.safetensors", "config.json", "pool.safetensors", "base.json", "state.pt"):
         assert (base_run / "checkpoint" / name).is_file()
+    modes = {path.stat().st_mode for path in (base_run / "checkpoint").iterdir()}
+    assert len(modes) == 1, "who may read one file of a base may read all"
     assert json.loads((base_run / "progress.json").read_text())["step"] == 40
 
 
