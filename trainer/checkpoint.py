@@ -1,5 +1,6 @@
 """The file that a run goes on from: what is trained, the optimizers, and where training stands."""
 
+import pickle
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.errors import DivergedError
+from trainer.errors import DivergedError, TrainerError
 from trainer.records import RunRecords, replacement
 
 
@@ -66,10 +67,20 @@ class Checkpoint:
 
     @torch.no_grad()
     def resume(self, device: torch.device) -> Progress:
-        """Bring parameters and optimizers to where the file left them; set aside one of another series."""
+        """Bring parameters and optimizers to where the file left them; set aside one of another series.
+
+        Raises:
+            TrainerError: the file is damaged.
+        """
         if not self._path.exists():
             return Progress()
-        state: dict[str, Any] = torch.load(self._path, map_location=device, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(self._path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            first_line = str(error).strip().split("\n")[0]
+            raise TrainerError(
+                f"{self._path}: the checkpoint is damaged ({first_line:.80}). Move it away to start at step 0."
+            ) from error
         if state["series"] != self._series:
             kept = self._records.set_aside(state["series"])
             print(f"{self._path}: of another configuration. Kept in {kept}; starting at step 0.", file=sys.stderr)

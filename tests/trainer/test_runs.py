@@ -412,6 +412,21 @@ def test_a_base_that_is_damaged_is_named(
     assert "damaged (" in line
 
 
+@pytest.mark.parametrize("left", [0, 1000])
+def test_a_checkpoint_that_is_damaged_is_named_and_kept(
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str], left: int
+) -> None:
+    with pytest.raises(SystemExit):
+        run_trainer(disentangle(base), tmp_path, StopAfter(2))
+    saved = tmp_path / "checkpoint" / "state.pt"
+    os.truncate(saved, left)
+    capsys.readouterr()
+    assert run_trainer(disentangle(base), tmp_path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{saved}: the checkpoint is damaged (")
+    assert saved.stat().st_size == left
+
+
 def test_cuda_where_there_is_none_is_told_in_one_line(
     tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
