@@ -28,7 +28,12 @@ TAKE_200_MB = f"{sys.executable} -c 'x = bytearray(200 << 20); x[::4096] = x[::4
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    left: list[psutil.Process] = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end between two looks
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+    return left
 
 
 def cgroups_of(cluster: Cluster) -> list[Path]:
