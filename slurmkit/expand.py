@@ -1,5 +1,6 @@
 """Pure: a definition becomes runs, with ids that depend on what runs and on nothing else."""
 
+import difflib
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # reading commands need `resolve_config` without pydantic
 
 MAX_RUNS = 200_000
 _MAX_DRAWS = 2_000_000
+_NEARLY = 0.8
+"""Likeness of two keys (`difflib`) from which one may be a slip of the pen."""
 _SHOWN = 5
 """How many clashes an error lists."""
 
@@ -117,8 +120,21 @@ def expand(definition: "Definition") -> Expansion:
     runs = tuple(_runs(definition, cells))
     _refuse_twins(definition, runs, attrgetter("id"), ["axes"], _identical)
     _refuse_twins(definition, runs, attrgetter("name"), ["run_name"], _same_name)
+    notes += _near_misses(definition, runs)
     axes = {axis: tuple(labels) for axis, labels in grid.labels(definition).items()}
     return Expansion(runs, axes, tuple(notes))
+
+
+def _near_misses(definition: "Definition", runs: Iterable[Run]) -> Iterator[str]:
+    """Name the keys that runs set beside one of `config` that is spelt nearly so: such runs may differ in nothing."""
+    from slurmkit.definition.references import dotted_keys
+
+    known = dict.fromkeys(dotted_keys(definition.config))
+    combinations = dict.fromkeys(tuple(run.set) for run in runs)
+    for key in dict.fromkeys(key for keys in combinations for key in keys):
+        near = [] if key in known else difflib.get_close_matches(key, known, n=1, cutoff=_NEARLY)
+        if near:
+            yield f"{key} is not in config, which has {near[0]}: runs get both. Is one of them misspelt?"
 
 
 def _error(definition: "Definition", path: Sequence[str], what: str) -> DefinitionError:

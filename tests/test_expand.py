@@ -190,6 +190,21 @@ def test_a_sample_as_large_as_the_grid_is_the_grid() -> None:
 Axes = dict[str, dict[str, Any]]
 
 
+def test_a_swept_key_beside_one_spelt_nearly_so_is_noted() -> None:
+    config = {"lr": 0.1, "train": {"steps": 10}, "seed": 0}
+    axes = {
+        "lr": {"key": "lrr", "values": [0.1, 0.2]},
+        "steps": {"key": "train.step", "values": [1, 2]},
+        "seed": [1, 2],
+    }
+    assert expand(define(config=config, axes=axes)).notes == (
+        "lrr is not in config, which has lr: runs get both. Is one of them misspelt?",
+        "train.step is not in config, which has train.steps: runs get both. Is one of them misspelt?",
+    )
+    fine = {"lr": [0.1, 0.2], "width": {"key": "model.width", "values": [1, 2]}, "seed": [1, 2]}
+    assert expand(define(config=config, axes=fine)).notes == ()
+
+
 # The shipped sweeps
 
 
@@ -197,7 +212,9 @@ Axes = dict[str, dict[str, Any]]
 def test_a_shipped_definition_expands(path: Path) -> None:
     definition = load_definition(path)
     assert definition.name == path.stem
-    assert expand(definition).runs
+    expansion = expand(definition)
+    assert expansion.runs
+    assert expansion.notes == ()
 
 
 @pytest.mark.parametrize("name", ["pretrained-pv-rmkl", "entangled-ms-m", "sparse-loss-sweep"])
