@@ -29,7 +29,7 @@ demo-clean: $(READY) ## delete the demo's collections and their results
 	-$(BIN)/slurmkit collection delete demo-base --yes
 
 test: $(READY) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 slurm-up: $(READY) ## start a Slurm cluster to try things on (KIND=nodes, memory or bare); needs root
 	@$(BIN)/python tests/slurm_by_hand.py up $(or $(KIND),nodes)
