@@ -75,7 +75,7 @@ def stop_two(where: OnCluster) -> str:
     jobs = {run["name"]: run["job_id"] for run in where.runs_of("grid")}
     slow, lost = jobs[SLOW], jobs[LOST]
     where.cluster.wait(lambda: where.counting("grid", (SLOW, LOST)), "both count")
-    where.cluster.run("scontrol", "update", f"JobId={slow}", "EndTime=now")
+    where.cluster.run("scontrol", "update", f"JobId={slow}", "EndTime=now+2")  # a second ago would be refused
     where.cluster.run("scontrol", "update", f"JobId={lost}", "Requeue=0")
     (node,) = where.nodes_of([lost])
     where.cluster.kill_node(node)
