@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from slurmkit.files import try_lock
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from slurmkit.report.model import Report
 
 pytest_plugins = ["slurm_fixtures", "worker_bench"]
+
+# The same examples each time, however long one takes.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 TRAINER = '''\
 """A trainer for tests: does what its config says."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from aggregate_runs import AXES, make_run, sweep
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slurmkit.aggregate import completeness, guess_baseline, matched_deltas, missing_runs, summarise, to_frame
@@ -33,7 +33,6 @@ def test_the_t_quantile_agrees_at_another_level() -> None:
     assert t_half_width_factor(5, 0.90) == pytest.approx(2.01504837, abs=1e-8)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(df=st.integers(1, 400), level=st.floats(0.5, 0.999))
 def test_the_quantile_inverts_the_distribution_on_both_sides_of_the_switch(df: int, level: float) -> None:
     theta = math.atan(t_half_width_factor(df, level) / math.sqrt(df))
@@ -63,7 +62,6 @@ def seeds_frame(values: list[float | None]) -> pd.DataFrame:
     )
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=12))
 def test_the_interval_is_the_textbook_s(values: list[float]) -> None:
     (row,) = summarise(seeds_frame([*values, None]), ["task"], ["m"], "seed").to_dict("records")

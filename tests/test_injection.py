@@ -284,7 +284,7 @@ def test_a_hostile_branch_name_is_a_branch(place: Workplace, name: str) -> None:
 WORDS = st.text(st.characters(exclude_characters="\0", codec=None), max_size=30)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(words=st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=5, max_size=20))
 def test_any_argument_ends_in_a_sentence_and_never_in_a_traceback(
     workplace: Workplace, words: list[tuple[str, str, str]]

@@ -199,7 +199,7 @@ def history(steps: list[tuple[str, set[str], int]]) -> list[dict[str, Any]]:
     return events
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=EVENTS, retired=st.sets(st.sampled_from(NAMES), max_size=2), stop=st.integers(0, 24))
 def test_whenever_the_file_was_made_it_and_the_tail_come_to_the_same(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, set[str], int]], retired: set[str], stop: int

@@ -18,15 +18,15 @@ def value_of(text: str) -> Any:
 
 
 def refused(content: bytes) -> list[str]:
-    """Return the problems of a file, fatal or not, and check that they were found in under a second."""
-    start = time.perf_counter()
+    """Return the problems of a file, fatal or not, and check that they were found in under a second of computing."""
+    start = time.process_time()
     try:
         source = read_yaml(content, "x.yaml")
     except DefinitionError as error:
         problems = error.problems
     else:
         problems = source.refuse(source.problems).problems
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0  # it takes hundredths
     assert problems
     return problems
 
@@ -142,7 +142,7 @@ BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
         pytest.param(b"a: &x [*x]\n", id="alias inside its own anchor"),
     ],
 )
-def test_hostile_files_are_refused_in_under_a_second(content: bytes) -> None:
+def test_hostile_files_are_refused_in_under_a_second_of_computing(content: bytes) -> None:
     refused(content)
 
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,12 +185,12 @@ def test_what_is_no_configuration_is_refused_in_one_line() -> None:
 
 
 def test_hundreds_of_configurations_are_checked_at_once_without_torch() -> None:
-    """One process answers 400 lines in order, in well under the time that importing torch takes."""
+    """One process answers 400 lines in order, by some tenths of a second of computing."""
     lines = [json.dumps(disentangle("x", seed=seed, objective={"beta": 0.1 if seed else -1.0})) for seed in range(400)]
     program = (
-        "import sys, trainer.__main__ as m; m.check(); assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+        "import sys, time, trainer.__main__ as m; m.check(); "
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules); print(time.process_time(), file=sys.stderr)"
     )
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program], input="\n".join(lines), capture_output=True, text=True, check=True
     )
@@ -199,4 +198,4 @@ def test_hundreds_of_configurations_are_checked_at_once_without_torch() -> None:
     assert len(answers) == 400
     assert answers[0]["errors"]
     assert not any(answer["errors"] for answer in answers[1:])
-    assert time.monotonic() - started < 10
+    assert float(done.stderr) < 10

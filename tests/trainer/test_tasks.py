@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.tasks import TASKS, Attribution, TaskError, attribute, sample_records
@@ -120,7 +120,6 @@ def test_corners_of_the_ranges_are_written_like_this(name: str, x: str, strategy
     assert task.parse_ok(y)
 
 
-@settings(deadline=None)
 @given(problems())
 def test_an_output_is_attributed_to_the_strategy_that_wrote_it(case):
     task, problem, strategy = case
@@ -132,7 +131,6 @@ def test_an_output_is_attributed_to_the_strategy_that_wrote_it(case):
     assert attribution.label == (None if attribution.ambiguous else strategy)
 
 
-@settings(deadline=None)
 @given(problems())
 def test_an_input_is_read_back_exactly_and_rendering_depends_on_nothing_else(case):
     task, problem, strategy = case
@@ -141,7 +139,6 @@ def test_an_input_is_read_back_exactly_and_rendering_depends_on_nothing_else(cas
     assert task.render(again, strategy) == task.render(problem, strategy)
 
 
-@settings(deadline=None)
 @given(problems())
 def test_every_step_of_an_arithmetic_trace_is_true(case):
     task, problem, strategy = case
@@ -155,7 +152,6 @@ def test_every_step_of_an_arithmetic_trace_is_true(case):
         assert int(answer, problem.base) == problem.value
 
 
-@settings(deadline=None)
 @given(problems(), st.data())
 def test_a_changed_digit_in_the_trace_leaves_no_strategy(case, data: st.DataObject):
     task, problem, strategy = case
@@ -166,7 +162,6 @@ def test_a_changed_digit_in_the_trace_leaves_no_strategy(case, data: st.DataObje
     assert attribute(task, task.render_x(problem), corrupted).strategies == frozenset()
 
 
-@settings(deadline=None)
 @given(problems(), st.data())
 def test_a_changed_digit_in_the_answer_is_a_wrong_answer(case, data: st.DataObject):
     task, problem, strategy = case
@@ -178,7 +173,6 @@ def test_a_changed_digit_in_the_answer_is_a_wrong_answer(case, data: st.DataObje
     assert attribution.strategies == frozenset()
 
 
-@settings(deadline=None)
 @given(problems())
 def test_a_truncated_output_is_neither_answered_nor_attributed(case):
     task, problem, strategy = case
@@ -190,7 +184,6 @@ def test_a_truncated_output_is_neither_answered_nor_attributed(case):
         assert attribution.parse_ok == (end > y.index("#") + 1 and task.parse_ok(y[:end]))
 
 
-@settings(deadline=None)
 @given(problems())
 def test_a_second_answer_mark_does_not_parse(case):
     task, problem, strategy = case
@@ -202,7 +195,6 @@ def test_a_second_answer_mark_does_not_parse(case):
         assert attribution.strategies == frozenset()
 
 
-@settings(deadline=None)
 @given(problems(), st.text(alphabet="0123456789+-*/=,;:>|#xbrRDa\n ", max_size=40))
 def test_any_text_can_be_judged(case, y: str):
     task, problem, _ = case

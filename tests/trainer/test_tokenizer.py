@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.tasks import TASKS, sample_records
@@ -32,7 +32,6 @@ def test_a_canonical_record_is_one_token_a_tag_and_one_a_character():
     assert len(set(ids)) < len(ids) == 20
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([*MARKUP, *LATENTS, *CHARACTERS])))
 def test_a_text_is_read_back_exactly(tokens: list[str]):
     ids = TOKENIZER.encode("".join(tokens))
