@@ -34,12 +34,18 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Leave it to the block to look at `asked`, to save and to end."""
+        """Leave it to the block to look at `asked`, to save and to end.
+
+        Raises:
+            SystemExit: at the block's end, where the signal came after its last look: by then all is saved.
+        """
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
+        if self._received:
+            raise SystemExit(TRY_AGAIN_EXIT_CODE)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -62,4 +68,5 @@ class StopRequest:
             # No exception: one that is raised inside an import of a large package may come out as another.
             os._exit(TRY_AGAIN_EXIT_CODE)
         if self._interruptible:
+            self._interruptible = False  # a second signal breaks off neither the way out nor the saving
             raise StoppedError
