@@ -8,7 +8,7 @@ A queue is a folder:
     environments/       the submitters' environment variables, named by their hash (mode 600)
     claims/             one empty file for each start of a job; its name is its content (see `claims`)
     supervisor.lock     held by the supervisor for its life: this is how its death is noticed
-    supervisor.json     its process id, for people
+    supervisor.json     its process, written once it stands
     supervisor.log      what it has to say
     wake                a FIFO: a byte in it means "look at the journal"
 

@@ -6,27 +6,29 @@ import importlib
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 from slurmkit import files
-from slurmkit.errors import StoreError
+from slurmkit.errors import SchedulerError, StoreError
 from slurmkit.schedulers.local.child import mark_address, run
 from slurmkit.schedulers.local.journal import now
-from slurmkit.schedulers.local.launch import interpreter_fingerprint
+from slurmkit.schedulers.local.launch import interpreter_fingerprint, lock_if_unsupervised
 from slurmkit.schedulers.local.machine import this_machine
+from slurmkit.schedulers.local.processes import read_process
 from slurmkit.schedulers.local.supervisor import Supervisor
 
 _STANDS = b"."
-_LOCK_WAIT_S = 1.0
-"""Somebody who only looks whether a supervisor lives holds its lock for a moment."""
 
 
 def main(queue: Path) -> None:
     """Be the supervisor of a queue, if it has none."""
     base_path = _base_path()
     stands = _detach(queue / "supervisor.log")
-    lock = _take_lock(queue / "supervisor.lock")
+    try:
+        lock = lock_if_unsupervised(queue)
+    except (SchedulerError, OSError) as error:
+        os.write(stands, str(error).encode(errors="replace"))
+        raise
     if lock is None:
         os.write(stands, _STANDS)  # another one stands
         return
@@ -41,7 +43,9 @@ def main(queue: Path) -> None:
     )
     try:
         supervisor.adopt()
-        record = {"pid": os.getpid(), "started_at": now(), "python": sys.executable}
+        me = read_process(os.getpid())
+        assert me is not None, "a process sees itself"
+        record = {"pid": me.pid, "ticks": me.ticks, "started_at": now(), "python": sys.executable}
         files.write_json(queue / "supervisor.json", record, mode=0o600, durable=False)
     except (StoreError, OSError) as error:  # on a full disk the log does not take it
         os.write(stands, str(error).encode(errors="replace"))
@@ -84,13 +88,6 @@ def _detach(log: Path) -> int:
     os.closerange(3, writer)
     os.closerange(writer + 1, 65536)
     return writer
-
-
-def _take_lock(path: Path) -> int | None:
-    deadline = time.monotonic() + _LOCK_WAIT_S
-    while (lock := files.try_lock(path)) is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return lock
 
 
 def _preload() -> None:

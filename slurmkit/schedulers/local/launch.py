@@ -13,8 +13,8 @@ from pathlib import Path
 
 import slurmkit
 from slurmkit import files
-from slurmkit.errors import SchedulerError
-from slurmkit.schedulers.local.processes import MARK
+from slurmkit.errors import SchedulerError, StoreError
+from slurmkit.schedulers.local.processes import MARK, is_alive
 
 QUEUE_VARIABLE = "SLURMKIT_LOCAL_QUEUE"
 MARK_PLACEHOLDER = "-" * 40
@@ -52,10 +52,10 @@ def wake_supervisor(queue: Path) -> None:
     When it returns after a start, the new supervisor has taken over what the last one left.
 
     Raises:
-        SchedulerError: a supervisor cannot be started.
+        SchedulerError: a supervisor cannot be started, or does not stand in time.
     """
     try:
-        lock = files.try_lock(queue / "supervisor.lock")
+        lock = lock_if_unsupervised(queue)
     except OSError as error:
         raise SchedulerError(f"{queue}: cannot be written: {error.strerror}. Check the disk and the folder.") from error
     if lock is None:
@@ -64,22 +64,54 @@ def wake_supervisor(queue: Path) -> None:
     os.close(lock)
     package_root = Path(slurmkit.__file__).parent.parent
     command = [sys.executable, "-m", f"{__package__}.daemon", str(queue)]
-    answer = subprocess.run(
-        command,
-        cwd=package_root,
-        env=os.environ | {MARK: MARK_PLACEHOLDER},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        start_new_session=True,  # a Ctrl-C at the submitter does not reach it
-        timeout=_START_TIMEOUT_S,
-        check=False,
-    )
+    log = queue / "supervisor.log"
+    try:
+        answer = subprocess.run(
+            command,
+            cwd=package_root,
+            env=os.environ | {MARK: MARK_PLACEHOLDER},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,  # a Ctrl-C at the submitter does not reach it
+            timeout=_START_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        late = f"{queue}: the local queue's supervisor does not stand after {_START_TIMEOUT_S} s. See {log}."
+        raise SchedulerError(f"{late} Run the command again when the machine is less busy.") from error
     if answer.returncode != 0:
-        log = queue / "supervisor.log"
         why = answer.stderr or (log.read_text(errors="replace") if log.exists() else "")
         last = why.strip().splitlines()[-1:] or ["no message"]
         raise SchedulerError(f"{queue}: the local queue's supervisor cannot start: {last[0]}. See {log}.")
+
+
+def lock_if_unsupervised(queue: Path) -> int | None:
+    """Take the supervisor's lock of a queue, or return None: one stands.
+
+    Others hold it for a moment, and are waited for: somebody who looks, a supervisor that begins, and the fork of one
+    that was killed, until it has let go of what it inherited.
+
+    Raises:
+        OSError: the lock file cannot be made.
+        SchedulerError: somebody has held the lock for long, and no supervisor stands.
+    """
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while (lock := files.try_lock(queue / "supervisor.lock")) is None and not _stands(queue):
+        if time.monotonic() >= deadline:
+            held = f"{queue / 'supervisor.lock'}: held for {_START_TIMEOUT_S} s, and by no supervisor that is at work."
+            raise SchedulerError(f"{held} End what holds it, and run the command again.")
+        time.sleep(0.01)
+    return lock
+
+
+def _stands(queue: Path) -> bool:
+    """Whether the process lives that was the last to write down that it is the supervisor."""
+    try:
+        record = files.read_json(queue / "supervisor.json")
+    except (FileNotFoundError, StoreError):  # it is not synced: a power cut can leave half of it
+        return False
+    return "ticks" not in record or is_alive(record["pid"], record["ticks"])  # an earlier version wrote none
 
 
 def interpreter_fingerprint() -> str:
