@@ -138,7 +138,7 @@ class Supervisor:
         self._reap()
         verdicts = self._look_at_memory()
         ended = [one for one in self._running.values() if one.ended is not None]
-        left = watch.kill_trees(ended)
+        left = watch.kill_trees([one for one in ended if one.job.boot == self._boot])  # else its ids are others' now
         self._settle([one for one in ended if one.job.id not in left], verdicts)
         self._end_due()
         self._tidy()
