@@ -9,24 +9,45 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
 from slurmkit.schedulers.local import launch, processes
+from slurmkit.schedulers.local.claims import Claim, Claims
 from slurmkit.schedulers.local.executor import LocalQueueExecutor
 from slurmkit.schedulers.local.journal import Journal
 from slurmkit.schedulers.local.state import Job
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a job cannot import the tests
 
+WITH_CONSTANTS = """
+import json, sys
+from importlib import import_module
+from pathlib import Path
+from slurmkit.schedulers.local import daemon
+
+for name, value in json.loads(sys.argv[2]).items():
+    module, _, constant = name.rpartition(".")
+    values = vars(import_module("slurmkit.schedulers.local." + module))
+    assert constant in values
+    values[constant] = value
+daemon.main(Path(sys.argv[1]))
+"""
+
 
 class Queue:
-    """A queue in a folder of its own, and all that a test asks of it."""
+    """A queue in a folder of its own, and all that a test asks of it.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "queue"
+    Args:
+        folder: for the pickles and logs of jobs.
+        path: folder of the queue, if it is not to be one beside them.
+    """
+
+    def __init__(self, folder: Path, path: Path | None = None) -> None:
+        self.path = path or folder / "queue"
         self.folder = folder / "jobs"
         self.folder.mkdir()
         self.executor = LocalQueueExecutor(self.folder, queue=self.path)
@@ -52,9 +73,36 @@ class Queue:
             assert time.monotonic() < deadline, f"still waiting; {_read(self.path / 'supervisor.log').decode()}"
             time.sleep(0.01)
 
-    def wait_ended(self, timeout_s: float = 20) -> dict[str, Job]:
-        self.wait(lambda: all(job.state.ended for job in self.jobs().values()), timeout_s)
+    def wait_ended(self) -> dict[str, Job]:
+        self.wait(lambda: all(job.state.ended for job in self.jobs().values()))
         return self.jobs()
+
+    def claim(self, job_id: str) -> Claim:
+        """Return who runs the present start of a job; process id 0: nobody yet."""
+        return Claims(self.path / "claims").all().get((job_id, self.job(job_id).restarts), Claim(0, 0, None))
+
+    def supervise(self, **constants: float) -> None:
+        """Start a supervisor for which constants of the local queue, by ``module__NAME``, have other values."""
+        launch.make_queue(self.path)
+        named = {name.replace("__", "."): value for name, value in constants.items()}
+        subprocess.run(
+            [sys.executable, "-c", WITH_CONSTANTS, str(self.path), json.dumps(named)],
+            env=os.environ | {processes.MARK: launch.MARK_PLACEHOLDER},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            check=True,
+        )
+
+    def let_time_pass(self, job_id: str, ran_s: float, **constants: float) -> None:
+        """Let a job have run for a time: its supervisor is killed, and the next one reads that it began so long ago."""
+        self.kill_supervisor()
+        path = self.path / "journal.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        last = max(n for n, line in enumerate(lines) if '"started"' in line and f'"{job_id}"' in line)
+        began = (datetime.now(UTC) - timedelta(seconds=ran_s)).isoformat(timespec="milliseconds")
+        lines[last] = lines[last].replace(json.loads(lines[last])["time"], began)
+        path.write_text("".join(lines))
+        self.supervise(**constants)
 
     def supervisors(self) -> list[int]:
         """Return the supervisors of this queue that are alive, those that only begin to be included."""
@@ -101,45 +149,63 @@ def note(path: str, text: str = "", sleep_s: float = 0.0) -> None:
         file.write(text + "\n")
 
 
-def span(path: str, sleep_s: float) -> None:
-    """Append the times of begin and end."""
-    began = time.time()
-    time.sleep(sleep_s)
-    note(path, f"{began} {time.time()}")
+def hold(path: str, text: str, until: str, code: int = 0) -> None:
+    """Append that it began, wait until a file has a line, append that it ends, and exit with a code."""
+    note(path, f"{text} began")
+    while not has_line(until):
+        time.sleep(0.01)
+    note(path, f"{text} ends")
+    if code != 0:
+        sys.exit(code)
+
+
+def has_line(path: str | Path, line: str = "") -> bool:
+    """Say whether a file is there and has a line, or any line."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return line in lines if line else bool(lines)
 
 
 def family(path: str) -> None:
-    """Start a grandchild in a session of its own, and one that is forked, and wait."""
-    code = "import subprocess, time; subprocess.Popen(['sleep', '300'], start_new_session=True); time.sleep(300)"
-    subprocess.Popen([sys.executable, "-c", code])
-    if os.fork() == 0:
+    """Start a grandchild in a session of its own, and one that is forked; once all are there, say so and wait."""
+    code = (
+        "import subprocess, time; subprocess.Popen(['sleep', '300'], start_new_session=True); "
+        "print(flush=True); time.sleep(300)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    between = os.fork()
+    if between == 0:
         os.setsid()
         if os.fork() == 0:
             time.sleep(300)
         os._exit(0)
-    time.sleep(0.3)
+    os.waitpid(between, 0)
+    assert child.stdout is not None
+    child.stdout.readline()
     note(path, "up")
     time.sleep(300)
 
 
 def fill(size_mb: int) -> int:
-    """Use memory, in a child."""
-    code = f"import time; x = bytearray(b'x' * ({size_mb} << 20)); time.sleep(60)"
+    """Use memory, in a child, until it is ended."""
+    code = f"import time; x = bytearray(b'x' * ({size_mb} << 20)); time.sleep(300)"
     return subprocess.run([sys.executable, "-c", code], check=False).returncode
 
 
 def fill_myself(size_mb: int) -> int:
-    """Use memory in the job's own process."""
+    """Use memory in the job's own process, until it is ended."""
     held = bytearray(b"x" * (size_mb << 20))
-    time.sleep(60)
+    time.sleep(300)
     return len(held)
 
 
 def listen(path: str) -> None:
     """Write down the signals that come, and go on."""
     for number in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, lambda number, _: note(path, f"{signal.Signals(number).name} {time.time()}"))
-    note(path, f"began {time.time()}")
+        signal.signal(number, lambda number, _: note(path, signal.Signals(number).name))
+    note(path, "began")
     while True:
         time.sleep(1)
 
@@ -180,10 +246,10 @@ class Counter:
         self.count = 0
 
     def __call__(self) -> int:
-        note(self.path, f"from {self.count}")
-        if self.count == 0:
-            self.count = 7
-            time.sleep(60)
+        before, self.count = self.count, 7
+        note(self.path, f"from {before}")
+        if before == 0:
+            time.sleep(300)
         return self.count
 
     def checkpoint(self) -> Any:

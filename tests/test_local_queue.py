@@ -1,12 +1,14 @@
 """The bounded local queue, with real processes."""
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import local_queue as jobs
 import pytest
@@ -15,7 +17,10 @@ from local_queue import Queue
 from submitit.core.utils import DelayedSubmission, FailedJobError
 
 from slurmkit.errors import SchedulerError
+from slurmkit.files import read_lines
+from slurmkit.schedulers.local import processes, watch
 from slurmkit.schedulers.local.executor import Ask, LocalQueueExecutor, LocalQueueJob
+from slurmkit.schedulers.local.order import MAX_PASSES
 from slurmkit.states import JobState
 
 
@@ -52,33 +57,58 @@ def test_submitit_users_get_results_states_errors_and_arrays(queue: Queue, monke
     assert LocalQueueJob(queue.folder, one.job_id).state == "COMPLETED"  # as another process would ask
 
 
+def events_of(queue: Queue, event: str) -> list[str]:
+    """Return the jobs of which the journal tells an event, in its order."""
+    records, _ = read_lines(queue.path / "journal.jsonl")
+    return [record["job"] for record in records if record["event"] == event]
+
+
 def test_jobs_start_in_order_and_never_more_than_there_are_slots(queue: Queue, tmp_path: Path) -> None:
-    spans = tmp_path / "spans"
-    queue.executor.map_array(jobs.span, [str(spans)] * 8, [0.15] * 8)
-    ended = list(queue.wait_ended().values())
-    times = [tuple(map(float, line.split())) for line in spans.read_text().splitlines()]
-    assert len(times) == 8
-    assert max(sum(begin <= at < end for begin, end in times) for at, _ in times) == 2
-    assert [job.started_at for job in ended] == sorted(job.started_at or "" for job in ended)
+    """The first of eight stays while the others, which wait for it to begin, take turns beside it."""
+    log, go = tmp_path / "log", tmp_path / "go"
+    first = DelayedSubmission(jobs.hold, str(log), "0", str(go))
+    others = [DelayedSubmission(jobs.hold, str(log), f"{n}", str(log)) for n in range(1, 8)]
+    ids = [job.job_id for job in queue.executor.submit_batch([first, *others], [Ask()] * 8)]
+    queue.wait(lambda: len(events_of(queue, "ended")) == 7)
+    go.write_text("go\n")
+    queue.wait_ended()
+    assert events_of(queue, "started") == ids
+    running, most = set(), 0
+    for line in log.read_text().splitlines():
+        number, what = line.split()
+        running ^= {number}
+        assert (what == "began") == (number in running)
+        most = max(most, len(running))
+    assert most == 2
+    records, _ = read_lines(queue.path / "journal.jsonl")
+    steps = [{"started": 1, "ended": -1}.get(record["event"], 0) for record in records]
+    assert max(itertools.accumulate(steps)) == 2
 
 
-def test_a_large_job_lets_small_ones_pass_a_bounded_number_of_times(queue: Queue) -> None:
-    asks = [Ask(cpus=1), Ask(cpus=2), *[Ask(cpus=1)] * 40]
-    ids = submit(queue, asks, time.sleep, 0.05)
-    ended = queue.wait_ended()
-    started = sorted(ids, key=lambda job_id: ended[job_id].started_at or "")
-    assert 2 <= started.index(ids[1]) <= 18
+def test_a_large_job_lets_small_ones_pass_a_bounded_number_of_times(queue: Queue, tmp_path: Path) -> None:
+    """It needs the slot of the first job too, which ends when as many as may pass have passed."""
+    go = tmp_path / "go"
+    functions = [DelayedSubmission(jobs.hold, str(tmp_path / "log"), "first", str(go)), *[DelayedSubmission(int)] * 24]
+    ids = [job.job_id for job in queue.executor.submit_batch(functions, [Ask(), Ask(cpus=2), *[Ask()] * 23])]
+    queue.wait(lambda: len(events_of(queue, "ended")) >= MAX_PASSES)
+    go.write_text("go\n")
+    queue.wait_ended()
+    passing = ids[2 : 2 + MAX_PASSES]
+    assert events_of(queue, "started") == [ids[0], *passing, ids[1], *ids[2 + MAX_PASSES :]]
 
 
 def test_a_job_starts_after_those_it_needs_completed_and_never_if_one_failed(queue: Queue, tmp_path: Path) -> None:
-    log = str(tmp_path / "log")
-    functions = [DelayedSubmission(jobs.note, log, "second"), DelayedSubmission(jobs.note, log, "first", 0.3)]
+    log, go = str(tmp_path / "log"), tmp_path / "go"
+    functions = [DelayedSubmission(jobs.note, log, "second"), DelayedSubmission(jobs.hold, log, "first", str(go))]
     functions += [DelayedSubmission(sys.exit, 3), DelayedSubmission(jobs.note, log, "never")]
     functions += [DelayedSubmission(jobs.note, log, "never")]
     asks = [Ask(after_index=(1,)), Ask(), Ask(), Ask(after_index=(1, 2)), Ask(after_index=(3,))]
     batch = [job.job_id for job in queue.executor.submit_batch(functions, asks)]
+    queue.wait(lambda: queue.job(batch[2]).state.ended)
+    assert queue.job(batch[0]).state is JobState.PENDING  # there is a slot for it
+    go.write_text("go\n")
     ended = queue.wait_ended()
-    assert Path(log).read_text().split() == ["first", "second"]
+    assert Path(log).read_text().splitlines() == ["first began", "first ends", "second"]
     assert [ended[job_id].state for job_id in batch[2:]] == [
         JobState.FAILED,
         JobState.DEPENDENCY_FAILED,
@@ -134,15 +164,14 @@ def test_cancel_ends_the_whole_tree_and_pending_jobs(queue: Queue, tmp_path: Pat
     running = queue.executor.submit(jobs.family, str(log))
     queue.executor.update_parameters(cpus_per_task=2)
     pending = queue.executor.submit(jobs.note, str(log), "never")
-    queue.wait(log.exists)
+    queue.wait(lambda: jobs.has_line(log))
     assert len(queue.processes()) == 4
     pending.cancel()
     assert pending.state == "CANCELLED"
-    began = time.monotonic()
     running.cancel()
     queue.wait_ended()
-    assert time.monotonic() - began < 3
     assert running.state == "CANCELLED"
+    assert queue.job(running.job_id).exit_code == 128 + signal.SIGTERM  # it was asked, and not killed after its grace
     assert queue.processes() == set()
     assert log.read_text() == "up\n"
     running.cancel()  # once more: nothing
@@ -157,6 +186,7 @@ def test_what_a_job_leaves_behind_is_ended_with_it(queue: Queue) -> None:
 
 
 def test_a_job_over_its_memory_is_ended_and_says_so(queue: Queue) -> None:
+    queue.supervise(watch__MEMORY_GRACE_S=600)
     in_child, in_worker = DelayedSubmission(jobs.fill, 300), DelayedSubmission(jobs.fill_myself, 300)
     ids = [job.job_id for job in queue.executor.submit_batch([in_child, in_worker], [Ask(mem_mb=150)] * 2)]
     ended = queue.wait_ended()
@@ -171,25 +201,64 @@ def test_a_job_over_its_memory_is_ended_and_says_so(queue: Queue) -> None:
     assert queue.processes() == set()
 
 
+SHARING = """
+import os, time
+held = bytearray(b"x" * (100 << 20))
+os.fork(), os.fork()
+os.write(1, b".")
+time.sleep(300)
+"""
+
+
 def test_shared_memory_is_not_counted_twice(queue: Queue) -> None:
-    code = "import os, time; x = bytearray(b'x' * (100 << 20)); [os.fork() for _ in range(2)]; time.sleep(1)"
-    job = queue.executor.submit_batch(
-        [DelayedSubmission(subprocess.run, [sys.executable, "-c", code])], [Ask(mem_mb=250)]
-    )
-    assert queue.wait_ended()[job[0].job_id].state is JobState.COMPLETED
+    """Four processes with the same 100 MB are under a limit of 250 MB, and over one of 50 MB."""
+    parent = subprocess.Popen([sys.executable, "-c", SHARING], stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.read(4) == b"...."
+        worker = processes.read_process(parent.pid)
+        assert worker is not None
+        (job_id,) = submit(queue, [Ask(mem_mb=250)], int)
+        running = watch.Running(queue.job(job_id), 0, worker, ours=True)
+        assert watch.sample_memory([running]) == []
+        assert 100 < running.peak_mb < 200
+        running.job.mem_mb = 50
+        ((_, verdict),) = watch.sample_memory([running])
+        assert verdict["evidence"].endswith("used by 4 processes, limit 50 MB")
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.communicate()
 
 
-def test_a_time_limit_warns_then_asks_then_kills(queue: Queue, tmp_path: Path, monkeypatch) -> None:
+def test_a_time_limit_warns_then_asks_then_kills(queue: Queue, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    (job_id,) = submit(queue, [Ask(time_s=2.0)], jobs.listen, str(log))
-    queue.wait(lambda: "SIGTERM" in (log.read_text() if log.exists() else ""))
-    told = {line.split()[0]: float(line.split()[1]) for line in log.read_text().splitlines()}
-    assert list(told) == ["began", "SIGUSR2", "SIGTERM"]
-    assert 1.2 < told["SIGUSR2"] - told["began"] < 1.95
-    assert 1.8 < told["SIGTERM"] - told["began"] < 2.6
+    (job_id,) = submit(queue, [Ask(time_s=3600, warn_s=600)], jobs.listen, str(log))
+    queue.wait(lambda: jobs.has_line(log, "began"))
+    queue.let_time_pass(job_id, 3100)
+    queue.wait(lambda: jobs.has_line(log, "SIGUSR2"))
+    queue.let_time_pass(job_id, 3700, watch__GRACE_S=600)
+    queue.wait(lambda: jobs.has_line(log, "SIGTERM"))
+    assert log.read_text().splitlines() == ["began", "SIGUSR2", "SIGTERM"]
+    assert not queue.job(job_id).state.ended
+    queue.let_time_pass(job_id, 3700, watch__GRACE_S=0, watch__SHORT_GRACE_S=0)
     ended = queue.wait_ended()[job_id]
-    assert (ended.state, ended.evidence) == (JobState.TIMEOUT, "ran 2s, limit 2s")
-    assert ended.signal == signal.SIGKILL
+    assert (ended.state, ended.exit_code) == (JobState.TIMEOUT, None)  # it would have gone on for ever
+    assert queue.processes() == set()
+    assert re.fullmatch(r"ran 1h0\dm, limit 1h00m", ended.evidence)
+
+
+def test_the_clock_warns_in_the_last_quarter_at_most_and_judges_at_the_limit(queue: Queue, monkeypatch) -> None:
+    ids = submit(queue, [Ask(time_s=2.0), Ask(time_s=3600.0), Ask()], int)
+    queue.wait_ended()
+    limited = {1.49: None, 1.51: "warned", 1.99: "warned", 2.01: "verdict"}
+    hour = {3569.9: None, 3570.1: "warned", 3599.9: "warned", 3600.1: "verdict"}
+    for job_id, told in zip(ids, (limited, hour, {1e6: None}), strict=True):
+        worker = processes.Process(0, 0, 0, 0, 0.0, zombie=True)
+        one = watch.Running(queue.job(job_id), 0, worker, ours=True)
+        for ran_s, event in told.items():
+            monkeypatch.setattr(watch, "time", SimpleNamespace(time=lambda at=one.began + ran_s: at))
+            record = watch.judge_time(one)
+            assert (record and record["event"]) == event, ran_s
 
 
 def test_exit_75_queues_a_job_again_and_counts(queue: Queue, tmp_path: Path) -> None:
@@ -202,7 +271,9 @@ def test_exit_75_queues_a_job_again_and_counts(queue: Queue, tmp_path: Path) -> 
 
 def test_submitit_checkpoints_are_queued_again(queue: Queue, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    (job,) = queue.executor.submit_batch([DelayedSubmission(jobs.Counter(str(log)))], [Ask(time_s=3.0)])
+    (job,) = queue.executor.submit_batch([DelayedSubmission(jobs.Counter(str(log)))], [Ask(time_s=3600)])
+    queue.wait(lambda: jobs.has_line(log))
+    queue.let_time_pass(job.job_id, 3590)
     assert job.result() == 7
     assert log.read_text().splitlines() == ["from 0", "from 7"]
     assert queue.job(job.job_id).restarts == 1
@@ -211,8 +282,8 @@ def test_submitit_checkpoints_are_queued_again(queue: Queue, tmp_path: Path) -> 
 def test_a_worker_that_is_killed_is_lost_with_its_tree(queue: Queue, tmp_path: Path) -> None:
     log = tmp_path / "log"
     job = queue.executor.submit(jobs.family, str(log))
-    queue.wait(log.exists)
-    os.kill(min(queue.processes()), signal.SIGKILL)
+    queue.wait(lambda: jobs.has_line(log))
+    os.kill(queue.claim(job.job_id).pid, signal.SIGKILL)
     ended = queue.wait_ended()[job.job_id]
     assert (ended.state, ended.signal) == (JobState.LOST, signal.SIGKILL)
     assert queue.processes() == set()

@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_queue import Queue
+from kill_at import Killer
+from local_queue import Queue, has_line
 
 from slurmkit.errors import SchedulerError
 from slurmkit.files import read_json
@@ -27,7 +27,7 @@ COMPLETE = """
 import json, pathlib, sys
 pathlib.Path(sys.argv[1], "metrics.json").write_text(json.dumps({"loss": 1.0}))
 """
-SLEEP = "import time; time.sleep(60)"
+SLEEP = "import time; time.sleep(300)"
 SAVE_WHEN_ASKED = """
 import json, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
@@ -38,9 +38,10 @@ def save(*_):
     (folder / "checkpoint").write_text("")
     sys.exit(75)
 signal.signal(signal.SIGUSR2, save)
-time.sleep(60)
+print("ready", flush=True)
+time.sleep(300)
 """
-TAKE_MEMORY = "import time; x = bytearray(b'x' * (300 << 20)); time.sleep(60)"
+TAKE_MEMORY = "import time; x = bytearray(b'x' * (300 << 20)); time.sleep(300)"
 
 
 @pytest.fixture
@@ -79,8 +80,12 @@ def request(tmp_path: Path, name: str, code: str, *, after_index: tuple[int, ...
     return JobRequest(order=order, resources=resources, after_index=after_index)
 
 
+def attempt(tmp_path: Path, name: str) -> Path:
+    return tmp_path / "runs" / name / "attempts" / "1"
+
+
 def outcome(tmp_path: Path, name: str) -> dict[str, Any]:
-    return read_json(tmp_path / "runs" / name / "attempts" / "1" / "outcome.json")
+    return read_json(attempt(tmp_path, name) / "outcome.json")
 
 
 def test_a_submission_of_different_requests_is_one_batch_found_by_its_token(
@@ -126,28 +131,39 @@ def test_a_command_killed_after_its_submission_left_a_record_to_adopt(
     assert scheduler.query({job_id: "t"})[job_id].state is JobState.COMPLETED
 
 
-def test_a_submitter_killed_at_any_time_submits_all_or_none(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
+def test_a_submitter_killed_at_any_of_its_points_submits_all_or_none(
+    queue: Queue, scheduler: Scheduler, tmp_path: Path
+) -> None:
     launch.make_queue(queue.path)
-    for number in range(12):
+    code, points = 1, 0
+    while code != 0:
+        points += 1
         child = os.fork()
         if child == 0:
+            killer = Killer(signal.SIGKILL, str(tmp_path), points)
+            sys.addaudithook(killer.audit)
+            os.write = killer.write  # type: ignore[assignment]
             with contextlib.suppress(BaseException):
-                requests = [request(tmp_path, f"{number}-{n}", COMPLETE) for n in range(3)]
-                LocalScheduler(queue.path).submit(f"t{number}", requests, queue.folder)
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.003 * number)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    found = [scheduler.find(f"t{number}", queue.folder) for number in range(12)]
-    assert {len(ids) for ids in found if ids is not None} <= {3}
+                requests = [request(tmp_path, f"{points}-{n}", COMPLETE) for n in range(3)]
+                LocalScheduler(queue.path).submit(f"t{points}", requests, queue.folder)
+                os._exit(0)
+            os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in {0, -signal.SIGKILL}
+    found = [scheduler.find(f"t{number}", queue.folder) for number in range(1, points + 1)]
+    submitted = [ids for ids in found if ids is not None]
+    assert 0 < len(submitted) < points
+    assert {len(ids) for ids in submitted} == {3}
     scheduler.wake()
     ended = queue.wait_ended()
-    assert len(ended) == sum(len(ids) for ids in found if ids is not None)
-    assert {job.state for job in ended.values()} <= {JobState.COMPLETED}
+    assert len(ended) == 3 * len(submitted)
+    assert {job.state for job in ended.values()} == {JobState.COMPLETED}
 
 
 def test_a_time_limit_saves_and_goes_on_in_the_same_attempt(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
-    (job_id,) = scheduler.submit("t3", [request(tmp_path, "a", SAVE_WHEN_ASKED, time_s=3)], queue.folder)
+    (job_id,) = scheduler.submit("t3", [request(tmp_path, "a", SAVE_WHEN_ASKED, time_s=3600)], queue.folder)
+    queue.wait(lambda: has_line(attempt(tmp_path, "a") / "stdout.log"))
+    queue.let_time_pass(job_id, 3590)
     queue.wait_ended()
     report = scheduler.query({job_id: "t"})[job_id]
     assert (report.state, report.restarts) == (JobState.COMPLETED, 1)
@@ -155,6 +171,7 @@ def test_a_time_limit_saves_and_goes_on_in_the_same_attempt(queue: Queue, schedu
 
 
 def test_too_much_memory_is_an_outcome_with_the_limit(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
+    queue.supervise(watch__MEMORY_GRACE_S=600)
     (job_id,) = scheduler.submit("t4", [request(tmp_path, "a", TAKE_MEMORY, mem_mb=200)], queue.folder)
     queue.wait_ended()
     report = scheduler.query({job_id: "t"})[job_id]
@@ -166,24 +183,25 @@ def test_too_much_memory_is_an_outcome_with_the_limit(queue: Queue, scheduler: S
 def test_cancel_ends_a_run_and_its_worker_says_so(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
     requests = [request(tmp_path, "a", SLEEP), request(tmp_path, "b", SLEEP, after_index=(0,))]
     ids = scheduler.submit("t5", requests, queue.folder)
-    queue.wait(lambda: scheduler.query(dict.fromkeys(ids, "t"))[ids[0]].state is JobState.RUNNING)
-    queue.wait((tmp_path / "runs" / "a" / "attempts" / "1" / "stdout.log").exists)
+    queue.wait((attempt(tmp_path, "a") / "started.json").exists)
+    assert scheduler.query(dict.fromkeys(ids, "t"))[ids[0]].state is JobState.RUNNING
     scheduler.cancel(ids)
     assert scheduler.query(dict.fromkeys(ids, "t"))[ids[1]].state.ended
     queue.wait_ended()
     assert scheduler.query(dict.fromkeys(ids, "t"))[ids[0]].state is JobState.CANCELLED
     assert queue.processes() == set()
-    assert (tmp_path / "runs" / "a" / "attempts" / "1" / "outcome.json").exists()
+    assert (attempt(tmp_path, "a") / "outcome.json").exists()
 
 
 def test_query_after_the_death_of_everything_says_lost_and_not_running(
     queue: Queue, scheduler: Scheduler, tmp_path: Path
 ) -> None:
     (job_id,) = scheduler.submit("t6", [request(tmp_path, "a", SLEEP)], queue.folder)
-    queue.wait(lambda: scheduler.query({job_id: "t"})[job_id].state is JobState.RUNNING and queue.processes())
+    queue.wait((attempt(tmp_path, "a") / "started.json").exists)
+    assert scheduler.query({job_id: "t"})[job_id].state is JobState.RUNNING
     queue.close()
     queue.wait(lambda: queue.processes() == set())
-    queue.wait(lambda: scheduler.query({job_id: "t"})[job_id].state is not JobState.RUNNING, timeout_s=5)
+    queue.wait(lambda: scheduler.query({job_id: "t"})[job_id].state is not JobState.RUNNING)
     assert scheduler.query({job_id: "t"})[job_id].state is JobState.LOST
 
 
@@ -195,17 +213,21 @@ def test_a_request_that_can_never_fit_is_refused_whole(queue: Queue, scheduler: 
 
 
 def test_jobs_outlive_the_shell_of_their_submitter(queue: Queue, tmp_path: Path) -> None:
+    log, go = tmp_path / "log", tmp_path / "go"
     code = (
-        "import sys, time; from pathlib import Path\n"
+        "import sys, time; from pathlib import Path; import local_queue\n"
         "from slurmkit.schedulers.local.executor import LocalQueueExecutor\n"
-        "LocalQueueExecutor(sys.argv[1], queue=Path(sys.argv[2])).submit(time.sleep, 0.8); time.sleep(60)"
+        "executor = LocalQueueExecutor(sys.argv[1], queue=Path(sys.argv[2]))\n"
+        "executor.submit(local_queue.hold, sys.argv[3], 'job', sys.argv[4]); time.sleep(300)"
     )
-    command = [sys.executable, "-c", code, str(queue.folder), str(queue.path)]
-    shell = subprocess.Popen(command, start_new_session=True)
-    queue.wait(lambda: any(job.state is JobState.RUNNING for job in queue.jobs().values()))
+    command = [sys.executable, "-c", code, str(queue.folder), str(queue.path), str(log), str(go)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    shell = subprocess.Popen(command, env=environment, start_new_session=True)
+    queue.wait(lambda: has_line(log))
     os.killpg(shell.pid, signal.SIGINT)
     os.killpg(shell.pid, signal.SIGHUP)
     shell.wait()
+    go.write_text("go\n")
     assert {job.state for job in queue.wait_ended().values()} == {JobState.COMPLETED}
 
 
@@ -213,7 +235,7 @@ def test_the_queue_of_another_machine_is_read_and_never_run_here(
     queue: Queue, scheduler: Scheduler, tmp_path: Path
 ) -> None:
     (job_id,) = scheduler.submit("t8", [request(tmp_path, "a", SLEEP)], queue.folder)
-    queue.wait(lambda: scheduler.query({job_id: "t"})[job_id].state is JobState.RUNNING)
+    queue.wait((attempt(tmp_path, "a") / "started.json").exists)
     queue.close()
     journal = queue.path / "journal.jsonl"
     journal.write_text(journal.read_text().replace(f'"host":"{socket.gethostname()}"', '"host":"elsewhere"'))
