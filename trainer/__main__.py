@@ -50,27 +50,32 @@ def check() -> int:
 def carry_out(config_path: Path, run_dir: Path, stop: StopRequest) -> int:
     """Carry out one run and record how it ended."""
     from trainer.check import load_config
-    from trainer.errors import ConfigError, explanation
-    from trainer.records import RunRecords
-    from trainer.tracking import open_tracking
+    from trainer.errors import ConfigError, TrainerError
+    from trainer.records import sole_writer
 
     try:
         config = load_config(config_path)
+        with sole_writer(run_dir) as records:
+            return _attempt(config, config_path, records, stop)
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        print(error, file=sys.stderr)
         return 2
-    try:
-        records = RunRecords(run_dir)
-        records.begin()
-    except OSError as error:
-        print(f"--run-dir: {run_dir} cannot be written: {error.strerror}. Name another folder.", file=sys.stderr)
+    except TrainerError as error:
+        print(error, file=sys.stderr)
         return 1
+
+
+def _attempt(config: "Config", config_path: Path, records: "RunRecords", stop: StopRequest) -> int:
+    """Run, and put on record what fails."""
+    from trainer.errors import explanation
+    from trainer.tracking import open_tracking
+
     try:
-        records.tracking = open_tracking(config.report_to, run_dir, config.model_dump(mode="json"))
+        records.tracking = open_tracking(config.report_to, records.folder, config.model_dump(mode="json"))
         _run(config, config_path, records, stop)
     except Exception as error:  # whatever it is: it is put on record, and raised again where one line does not do
         _record_failure(records, error)
-        told = explanation(error, run_dir)
+        told = explanation(error, records.folder)
         if told is None:
             raise
         print(told, file=sys.stderr)

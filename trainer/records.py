@@ -3,17 +3,19 @@
 Whole files are replaced at once (temporary file, then rename), so that a reader never sees half of one.
 """
 
+import fcntl
 import json
 import math
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import TrainerError
 from trainer.tracking import Tracking
 
 STATE_FILE = "state.pt"
@@ -21,6 +23,9 @@ STATE_FILE = "state.pt"
 
 PROGRESS_INTERVAL_S = 0.5
 """``progress.json`` is written at most that often."""
+
+LOCK_PATIENCE_S = 3.0
+"""How long the trainer before may take to die before the next one is refused."""
 
 
 class RunRecords:
@@ -111,6 +116,51 @@ class RunRecords:
         """
         record = {"kind": kind, "type": type(error).__name__, "message": str(error)[:4000], **evidence}
         write_json(self.folder / "error.json", record)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[RunRecords]:
+    """Keep a run's directory to this process for the time of the block, and begin a try in it.
+
+    The lock is on the directory itself and falls with the process, however that ends. It holds on one machine: network
+    file systems do not pass a directory's locks on, and one that knows none lets the run go without.
+
+    Raises:
+        TrainerError: the directory cannot be written, or another trainer is at work in it.
+    """
+    try:
+        records = RunRecords(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        with suppress(OSError):
+            _lock(folder, descriptor)
+        try:
+            records.begin()
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        yield records
+    finally:
+        os.close(descriptor)
+
+
+def _unusable(folder: Path, error: OSError) -> TrainerError:
+    return TrainerError(f"--run-dir: {folder} cannot be written: {error.strerror}. Name another folder.")
+
+
+def _lock(folder: Path, descriptor: int) -> None:
+    """Take the lock; a trainer that was killed a moment ago is waited for."""
+    until = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise TrainerError(
+                    f"--run-dir: another trainer is at work in {folder}. Let it end, or name another folder."
+                ) from error
+        time.sleep(0.1)
 
 
 def write_json(path: Path, record: Any) -> None:
