@@ -17,7 +17,7 @@ def stop(number, frame):
 for number in (signal.SIGUSR2, signal.SIGTERM):
     signal.signal(number, stop)
 print('ready', os.getpid())
-time.sleep(20)
+time.sleep(300)
 """
 
 

@@ -59,9 +59,9 @@ class Bench:
     def having(self, *command: str, **changes: Any) -> "Bench":
         return replace(self, order=replace(self.order, command=list(command) or self.order.command, **changes))
 
-    def run(self, *command: str, **changes: Any) -> tuple[int, dict[str, Any]]:
+    def run(self, *command: str, grace_s: float = 300, **changes: Any) -> tuple[int, dict[str, Any]]:
         bench = self.having(*command, **changes)
-        code = work(bench.order.to_json(), grace_s=0.5)
+        code = work(bench.order.to_json(), grace_s=grace_s)
         return code, bench.outcome
 
     def python(self, code: str, **changes: Any) -> tuple[int, dict[str, Any]]:
@@ -106,22 +106,34 @@ def bench(repository: Path, tmp_path: Path) -> Bench:
     return make_bench(repository, tmp_path)
 
 
+def start_worker(bench: Bench) -> "subprocess.Popen[bytes]":
+    """Start a worker in a process of its own."""
+    code = "import json, sys; from slurmkit.worker import work; sys.exit(work(json.load(sys.stdin)))"
+    worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    assert worker.stdin is not None
+    worker.stdin.write(json.dumps(bench.order.to_json()).encode())
+    worker.stdin.close()
+    return worker
+
+
 @contextlib.contextmanager
 def once(ready: Callable[[], bool], do: Callable[[], object]):
-    """Do something in a thread as soon as a condition holds, while the block runs in this one."""
+    """Do something in a thread as soon as a condition holds, while the block, which waits for it, runs in this one."""
+    over = threading.Event()
 
     def wait() -> None:
-        deadline = time.monotonic() + 20
-        while not ready():
-            if time.monotonic() > deadline:
+        while not over.wait(0.01):
+            if ready():
+                do()
                 return
-            time.sleep(0.01)
-        do()
 
     thread = threading.Thread(target=wait)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def has_line(path: Path, count: int = 1) -> Callable[[], bool]:
@@ -129,7 +141,7 @@ def has_line(path: Path, count: int = 1) -> Callable[[], bool]:
 
 
 def wait_until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not claim():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.01)
