@@ -1,5 +1,6 @@
 """What the trainer's tests share: a way to run it in this process, and one tiny base model."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from trainer.records import write_json
 from trainer.stop import StopRequest
 from trainer.tasks import TASKS, sample_records
 
+os.environ["OMP_NUM_THREADS"] = "1"  # also where a run asks how many it may take, and in processes
 torch.set_num_threads(1)
 
 

@@ -1,11 +1,12 @@
 """Being asked to stop, at a step of one's choice."""
 
-import os
 import signal
-import threading
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from torch.nn.modules.module import register_module_forward_hook
 
 from trainer.stop import StopRequest
 
@@ -43,21 +44,48 @@ class StopWithin(StopRequest):
             yield
 
 
-class StopSoon(StopRequest):
-    """Gets a real signal that long after it has entered its first block that may be broken off."""
+class StopInside(StopRequest):
+    """Gets a real signal at a certain pass through a layer, counted from the start of its n-th such block.
 
-    def __init__(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._send)
-        self.sent_at = 0.0
+    Attributes:
+        later: passes through layers since the signal.
+    """
+
+    def __init__(self, blocks: int, passes: int) -> None:
+        self._blocks, self._passes = blocks, passes
+        self.later = 0
         super().__init__()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         with super().interruptible():
-            if not self._timer.ident:
-                self._timer.start()
+            self._blocks -= 1
             yield
 
-    def _send(self) -> None:
-        self.sent_at = time.monotonic()
-        os.kill(os.getpid(), signal.SIGTERM)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take signals and count passes within the block."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+        self.install()
+        counting = register_module_forward_hook(self._count)
+        try:
+            yield
+        finally:
+            counting.remove()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _count(self, *_: object) -> None:
+        if self._passes == 0:
+            self.later += 1
+        elif self._blocks <= 0:
+            self._passes -= 1
+            if self._passes == 0:
+                signal.raise_signal(signal.SIGTERM)
+
+
+def wait_until(claim: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Wait for what a process brings about, however long it takes: a test's own limit is the end of it."""
+    while not claim():
+        assert process.poll() is None, f"it ended with {process.returncode} before that"
+        time.sleep(0.01)

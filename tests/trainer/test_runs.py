@@ -7,14 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
-from stopping import StopAfter, StopSoon, StopWithin
+from stopping import StopAfter, StopInside, StopWithin, wait_until
 from tiny_runs import BASE, disentangle
 
 from trainer.__main__ import carry_out
@@ -35,12 +36,22 @@ def series(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
-def start(raw: dict[str, Any], folder: Path, **options: Any) -> "subprocess.Popen[str]":
+def steps_done(folder: Path) -> int:
+    """Return the step of a run's checkpoint."""
+    return torch.load(folder / "checkpoint" / "state.pt", weights_only=True)["progress"]["step"]
+
+
+def begin(folder: Path, *program: str, stdout: int | None = None) -> "subprocess.Popen[str]":
+    """Start the trainer as a process of its own, on the configuration that lies in a folder."""
+    words = ["run", str(folder / "config.json"), "--run-dir", str(folder)]
+    command = [sys.executable, *(program or ("-m", "trainer")), *words]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+
+def start(raw: dict[str, Any], folder: Path) -> "subprocess.Popen[str]":
     """Start the trainer as a process of its own."""
     write_json(folder / "config.json", raw)
-    command = [sys.executable, "-m", "trainer", "run", str(folder / "config.json"), "--run-dir", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
+    return begin(folder)
 
 
 def test_a_base_run_leaves_metrics_history_model_and_pool(base_run: Path) -> None:
@@ -157,44 +168,38 @@ def test_half_the_batch_with_twice_the_accumulation_goes_on(
 
 
 def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, base: Path, run_trainer: Run) -> None:
-    raw = disentangle(base, train={"steps": 200}, eval={"every": 200})
+    """The process is halted when the signal is sent: it gets it at whichever instruction of a step that was."""
+    raw = disentangle(base, train={"steps": 100_000, "log_every": 1}, eval={"every": 0})
     process = start(raw, tmp_path)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "history.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until((tmp_path / "history.jsonl").exists, process)
+        process.send_signal(signal.SIGSTOP)
+        assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+        logged = (tmp_path / "history.jsonl").read_bytes().count(b"\n")
         process.send_signal(signal.SIGTERM)
-        asked = time.time()
-        assert process.wait(timeout=20) == TRY_AGAIN_EXIT_CODE
+        process.send_signal(signal.SIGCONT)
+        assert process.wait() == TRY_AGAIN_EXIT_CODE
     finally:
         process.kill()
         process.communicate()
-    saved = tmp_path / "checkpoint" / "state.pt"
-    assert saved.stat().st_mtime - asked < 3
-    state = torch.load(saved, weights_only=True)
-    done = state["progress"]["step"]
-    assert 0 < done < 200
-    assert run_trainer(raw, tmp_path) == 0
+    done = steps_done(tmp_path)
+    assert logged <= done <= logged + 1, "no further step is begun"
+    with pytest.raises(SystemExit):
+        run_trainer(raw, tmp_path, StopAfter(3))
     steps = [point["step"] for point in series(tmp_path)]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 200
+    assert steps == list(range(1, steps_done(tmp_path) + 1))
+    assert steps[-1] > done
 
 
 def test_a_signal_breaks_off_a_long_step(tmp_path: Path, base: Path, run_trainer: Run) -> None:
-    """A step of twenty thousand micro-batches takes minutes; what is saved are the steps before it."""
-    raw = disentangle(base, train={"accumulation": 20_000, "steps": 2})
-    stop = StopSoon(0.5)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
-    stop.install()
-    try:
-        with pytest.raises(SystemExit) as end:
-            run_trainer(raw, tmp_path, stop)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """A step of five hundred micro-batches takes long; what is saved are the steps before it."""
+    raw = disentangle(base, train={"accumulation": 500, "steps": 2})
+    stop = StopInside(1, passes=1000)
+    with stop.listening(), pytest.raises(SystemExit) as end:
+        run_trainer(raw, tmp_path, stop)
     assert end.value.code == TRY_AGAIN_EXIT_CODE
-    assert time.monotonic() - stop.sent_at < 2
-    assert torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["progress"]["step"] == 0
+    assert stop.later == 0
+    assert steps_done(tmp_path) == 0
 
 
 @pytest.mark.parametrize("data", [{}, {"refresh_every": 2}])
@@ -213,29 +218,16 @@ def test_a_signal_breaks_off_what_takes_long(
     assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
 
 
-def test_sigterm_in_the_midst_of_a_validation_ends_the_run_within_a_second(
+def test_a_signal_in_the_midst_of_a_validation_breaks_it_off_and_its_point_is_still_due(
     tmp_path: Path, base: Path, run_trainer: Run
 ) -> None:
-    """Its point is still due: the run goes on with that validation and repeats no step."""
-    raw = disentangle(
-        base,
-        train={"steps": 2, "log_every": 1},
-        eval={"every": 2, "answers": 1000},
-        pool={"train_records": 80, "validation_records": 1000, "test_records": 40},
-    )
-    process = start(raw, tmp_path)
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "history.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(0.6)  # step 2 takes some hundredths of a second, its validation seconds
-        process.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
-        assert process.wait(timeout=20) == TRY_AGAIN_EXIT_CODE
-        assert time.monotonic() - asked < 1.5
-    finally:
-        process.kill()
-        process.communicate()
+    """The run goes on with that validation and repeats no step. Its second step's point is the fourth such block."""
+    raw = disentangle(base, train={"steps": 2, "log_every": 1}, eval={"every": 2})
+    stop = StopInside(4, passes=100)
+    with stop.listening(), pytest.raises(SystemExit) as end:
+        run_trainer(raw, tmp_path, stop)
+    assert end.value.code == TRY_AGAIN_EXIT_CODE
+    assert stop.later == 0
     state = torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)
     assert (state["progress"]["step"], state["progress"]["point_due"]) == (2, True)
     assert [point["step"] for point in series(tmp_path)] == [1]
@@ -243,12 +235,26 @@ def test_sigterm_in_the_midst_of_a_validation_ends_the_run_within_a_second(
     assert [(point["step"], "loss/val/total" in point) for point in series(tmp_path)] == [(1, False), (2, True)]
 
 
-def test_a_signal_before_training_ends_the_process_with_75(tmp_path: Path, base: Path) -> None:
-    process = start(disentangle(base), tmp_path)
+def test_a_signal_before_the_configuration_is_read_ends_the_process_with_75(tmp_path: Path) -> None:
+    """The configuration is a pipe into which nobody writes."""
+    os.mkfifo(tmp_path / "config.json")
+    process = begin(tmp_path)
     try:
-        time.sleep(0.5)  # imports take seconds
+        with (tmp_path / "config.json").open("wb"):  # returns when the process has opened it, too
+            process.send_signal(signal.SIGUSR2)
+            assert process.wait() == TRY_AGAIN_EXIT_CODE
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_signal_while_large_packages_are_imported_ends_the_process_with_75(tmp_path: Path, base: Path) -> None:
+    """It comes when torch's library is loaded; should the process have got further by then, it is an end like that."""
+    process = start(disentangle(base, train={"steps": 100_000}), tmp_path)
+    try:
+        wait_until(lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(), process)
         process.send_signal(signal.SIGUSR2)
-        assert process.wait(timeout=20) == TRY_AGAIN_EXIT_CODE
+        assert process.wait() == TRY_AGAIN_EXIT_CODE
     finally:
         process.kill()
         process.communicate()
@@ -258,24 +264,43 @@ def test_a_signal_before_training_ends_the_process_with_75(tmp_path: Path, base:
 def test_an_interrupt_ends_the_process_without_a_traceback(tmp_path: Path, base: Path) -> None:
     process = start(disentangle(base, train={"steps": 100_000}), tmp_path)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "history.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until((tmp_path / "history.jsonl").exists, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == -signal.SIGINT
+        assert process.wait() == -signal.SIGINT
     finally:
         process.kill()
         _, errors = process.communicate()
     assert "Traceback" not in errors
 
 
-def test_a_signal_while_a_long_pool_is_made_ends_the_process_within_seconds(tmp_path: Path, base: Path) -> None:
-    """Nothing is lost: the pool is made again."""
-    process = start(disentangle(base, pool={"train_records": 100_000}), tmp_path)
+AT_WORK = """\
+import sys
+from torch.nn.modules.module import register_module_forward_hook
+from trainer.__main__ import main
+
+passes = 0
+
+def count(*_):
+    global passes
+    passes += 1
+    if passes == 1000:
+        print("at work", flush=True)
+
+register_module_forward_hook(count)
+sys.exit(main())
+"""
+"""The trainer's command, which says when a model has been at work for a while."""
+
+
+def test_a_signal_while_a_long_pool_is_made_ends_the_process_there(tmp_path: Path, base: Path) -> None:
+    """Nothing is lost: the pool is made again. A hundred thousand answers take minutes."""
+    write_json(tmp_path / "config.json", disentangle(base, pool={"train_records": 100_000}))
+    process = begin(tmp_path, "-c", AT_WORK, stdout=subprocess.PIPE)
     try:
-        time.sleep(8)  # imports are done; a hundred thousand answers take minutes
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=5) == TRY_AGAIN_EXIT_CODE
+        assert process.wait() == TRY_AGAIN_EXIT_CODE
     finally:
         process.kill()
         process.communicate()
@@ -336,18 +361,30 @@ def test_a_last_update_that_spoils_the_weights_is_a_divergence_too(
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_too_little_memory_ends_the_run_as_oom(tmp_path: Path) -> None:
+@contextmanager
+def limited(what: int, to: int) -> Iterator[None]:
+    """Set a real limit on this process for as long as the block runs."""
+    before, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (to, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, (before, hard))
+
+
+def test_too_little_memory_ends_the_run_as_oom(
+    tmp_path: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A real limit on the address space, and matrices that do not fit below it."""
     raw = {**BASE, "model": {**BASE["model"], "mlp_width": 2**26}}  # 8 GiB a matrix
-    limit = 6 * 2**30
-    process = start(raw, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode not in {0, TRY_AGAIN_EXIT_CODE}, errors
+    with limited(resource.RLIMIT_AS, psutil.Process().memory_info().vms + 6 * 2**30):
+        assert run_trainer(raw, tmp_path) == 1
+    errors = capsys.readouterr().err
     record = json.loads((tmp_path / "error.json").read_text())
     assert record["kind"] == "oom"
     assert errors.splitlines()[-1].startswith("out of memory: ")
     assert "Traceback" not in errors
-    assert 100 < record["memory"]["peak_rss_mb"] < 6 * 1024
+    assert 100 < record["memory"]["peak_rss_mb"] < 20_000, "of this process, in MB"
 
 
 def test_a_mistake_in_the_config_is_told_in_one_line(
@@ -380,17 +417,16 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(
 
 
 def test_a_disk_without_room_is_told_in_one_line_and_the_run_goes_on_later(
-    tmp_path: Path, base: Path, run_trainer: Run
+    tmp_path: Path, base: Path, run_trainer: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A real limit on the size of files: checkpoints do not fit below it, and the one that is there stays."""
     raw = disentangle(base)
     with pytest.raises(SystemExit):
         run_trainer(raw, tmp_path, StopAfter(2))
     saved = (tmp_path / "checkpoint" / "state.pt").read_bytes()
-    limit = len(saved) // 2
-    process = start(raw, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 1, errors
+    with limited(resource.RLIMIT_FSIZE, len(saved) // 2):
+        assert run_trainer(raw, tmp_path) == 1
+    errors = capsys.readouterr().err
     assert errors.splitlines()[-1].startswith(f"{tmp_path}: File too large. Make room and start the same command")
     assert "Traceback" not in errors
     assert json.loads((tmp_path / "error.json").read_text())["kind"] == "error"
