@@ -1,5 +1,6 @@
 """What the tests share: a real git repository with a tiny trainer, and the installed command."""
 
+import contextlib
 import json
 import os
 import signal
@@ -15,11 +16,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from slurmkit.files import try_lock
+from slurmkit.schedulers.local.executor import cancel_jobs
+from slurmkit.schedulers.local.journal import Journal
+from slurmkit.schedulers.local.processes import is_alive
+from slurmkit.schedulers.local.state import QueueState
 
 if TYPE_CHECKING:
     from slurmkit.report.model import Report
 
-pytest_plugins = ["slurm_fixtures", "worker_bench"]
+pytest_plugins = ["slurm_fixtures", "worker_bench", "forked_commands"]
 
 # The same examples each time, however long one takes.
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -32,12 +37,14 @@ import json, os, pathlib, sys, time
 config = json.loads(pathlib.Path(sys.argv[1]).read_text())
 run_dir = pathlib.Path(sys.argv[2])
 act = config.get("act", "complete")
-if act == "sleep":
-    time.sleep(config.get("seconds", 60))
-if act == "oom":
+while "until" in config and not os.path.exists(config["until"]):
+    time.sleep(0.02)
+if act == "sleep":  # until it is cancelled
+    time.sleep(config.get("seconds", 600))
+if act == "oom":  # a first attempt holds its memory until it is ended for it
     block = bytearray(config["megabytes"] * 2**20)
     block[::4096] = b"x" * len(block[::4096])
-    time.sleep(config.get("seconds", 1.5))
+    time.sleep(config.get("seconds", 600 if os.environ["SLURMKIT_ATTEMPT"] == "1" else 0))
 if act == "diverge":
     told = {"kind": "diverged", "message": "loss is nan", "step": 12, "term": "kl"}
     (run_dir / "error.json").write_text(json.dumps(told))
@@ -79,7 +86,7 @@ class Workplace:
         """Run the installed command; check its exit code unless that is None."""
         command = [str(Path(sys.executable).parent / "slurmkit"), *words]
         own = self.environment()
-        done = subprocess.run(command, cwd=self.root, env=own, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, cwd=self.root, env=own, capture_output=True, text=True, check=False)
         if exit_code is not None:
             assert done.returncode == exit_code, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr or words[0] == "run", done.stderr
@@ -118,28 +125,56 @@ class Workplace:
         assert isinstance(runs, list)
         return {run["name"]: run["state"] for run in runs}
 
-    def wait(self, name: str, timeout_s: float = 60) -> dict[str, str]:
+    def wait(self, name: str, timeout_s: float = 100) -> dict[str, str]:
         """Wait until nothing of a collection is under way; return run name to state."""
         deadline = time.monotonic() + timeout_s
         while True:
+            self._wait_for_jobs(name, timeout_s=2)  # asking by the command costs them a CPU; but it wakes who works
             states = self.states(name)
             if not set(states.values()) & {"queued", "running", "unknown"}:
                 return states
             assert time.monotonic() < deadline, states
-            time.sleep(0.15)
+            time.sleep(0.1)
+
+    def _wait_for_jobs(self, name: str, timeout_s: float) -> None:
+        """Wait until the local queue has no job of a collection that has not ended, but not for long."""
+        folder = str(self.runs / name / ".slurmkit" / "jobs")
+        deadline = time.monotonic() + timeout_s
+        for queue in self.runs.glob(".queue/*"):
+            while any(batch.open and batch.folder == folder for batch in queue_state(queue).batches.values()):
+                if time.monotonic() >= deadline:
+                    return
+                time.sleep(0.03)
 
     def end_queue(self) -> None:
         """End all jobs of this project, then the supervisor that it started."""
-        for record in self.runs.glob(".queue/*/supervisor.json"):
-            for header in self.runs.rglob(".slurmkit/collection.json"):
-                self.slurmkit("cancel", str(header.parent.parent.relative_to(self.runs)), "--all", exit_code=None)
-            pid = json.loads(record.read_text())["pid"]
-            if supervisor_lives(record.parent):
-                os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + 20
-            while supervisor_lives(record.parent):
-                assert time.monotonic() < deadline, f"supervisor {pid} does not end"
-                time.sleep(0.05)
+        deadline = time.monotonic() + 60
+        for queue in self.runs.glob(".queue/*"):
+            if here := [job.id for job in queue_state(queue).jobs.values() if not job.state.ended]:
+                cancel_jobs(queue, here)
+            while any(not job.state.ended for job in queue_state(queue).jobs.values() if job.id in here):
+                assert time.monotonic() < deadline, f"{queue}: jobs do not end"
+                time.sleep(0.02)
+            end_supervisor(queue)
+
+
+def queue_state(queue: Path) -> QueueState:
+    """Return what the journal of a local queue says now."""
+    journal = Journal(queue)
+    journal.refresh()
+    return journal.state
+
+
+def end_supervisor(queue: Path) -> None:
+    """End the supervisor of a queue, if it has one, and wait for it."""
+    deadline = time.monotonic() + 60
+    while supervisor_lives(queue):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it only begins, or has just ended
+            record = json.loads((queue / "supervisor.json").read_text())
+            if is_alive(record["pid"], record["ticks"]):
+                os.kill(record["pid"], signal.SIGTERM)
+        assert time.monotonic() < deadline, f"{queue}: its supervisor does not end"
+        time.sleep(0.02)
 
 
 def supervisor_lives(queue: Path) -> bool:

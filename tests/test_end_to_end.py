@@ -115,7 +115,7 @@ def test_cancel_ends_the_running_and_takes_out_the_waiting(workplace):
         """\
         name: slow
         command: ["{python}", "train.py", "{config}", "{run_dir}"]
-        config: {act: sleep, seconds: 60}
+        config: {act: sleep}
         axes: {seed: {key: seed, values: [1, 2, 3, 4]}}
         resources: {mem: 300M}
         """
@@ -192,7 +192,7 @@ def test_following_a_log_ends_when_its_worker_is_killed(workplace):
         """\
         name: slow
         command: ["{python}", "train.py", "{config}", "{run_dir}"]
-        config: {act: sleep, seconds: 60}
+        config: {act: sleep}
         resources: {mem: 300M}
         axes: {seed: {key: seed, values: [1]}}
         """
@@ -201,9 +201,12 @@ def test_following_a_log_ends_when_its_worker_is_killed(workplace):
     started = workplace.runs / "slow/seed-1/attempts/1/started.json"
     while not started.exists():
         time.sleep(0.05)
+    (started.parent / "stdout.log").write_text("what it said\n")
     follower = workplace.start("logs", "slow", "-f")
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "what it said\n"  # it follows
     os.kill(json.loads(started.read_text())["pid"], signal.SIGKILL)
-    _, told = follower.communicate(timeout=40)
+    _, told = follower.communicate()
     assert follower.returncode == 0
     assert "seed-1: failed" in told
 

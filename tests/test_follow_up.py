@@ -12,11 +12,16 @@ from slurmkit.schedulers.local.journal import Journal
 SWEEP = """\
 name: sweep
 command: ["{python}", train.py, "{config}", "{run_dir}"]
-config: {act: sleep, seconds: 0.6}
+config: {act: complete, until: GO}
 axes:
   act: {values: {good: {}, bad: {act: bug}}}
 resources: {cpus: 1}
 """
+
+
+def define(workplace: Workplace, text: str = SWEEP) -> Path:
+    """Define the sweep; its runs go on once ``go`` is there."""
+    return workplace.define(text.replace("GO", str(workplace.root.parent / "go")))
 
 
 def wait_for(path: Path, timeout_s: float = 100) -> str:
@@ -32,10 +37,11 @@ def events(workplace: Workplace) -> list[dict[str, object]]:
 
 
 def test_the_report_comes_after_all_runs_also_when_one_failed(workplace: Workplace) -> None:
-    workplace.slurmkit("collection", "create", str(workplace.define(SWEEP)))
+    workplace.slurmkit("collection", "create", str(define(workplace)))
     told = workplace.slurmkit("submit", "sweep", "--then", "report").stderr
     assert "then: slurmkit report sweep, as job" in told
     assert "after 2 runs" in told
+    (workplace.root.parent / "go").touch()
     text = wait_for(workplace.root / "reports/sweep/report.md")
     assert "1/2 complete, 1/2 failed" in text
 
@@ -43,7 +49,7 @@ def test_the_report_comes_after_all_runs_also_when_one_failed(workplace: Workpla
 def test_the_latest_follow_up_takes_the_place_of_one_that_waits_and_goes_with_a_cancelled_collection(
     workplace: Workplace,
 ) -> None:
-    workplace.slurmkit("collection", "create", str(workplace.define(SWEEP.replace("0.6", "60"))))
+    workplace.slurmkit("collection", "create", str(define(workplace)))
     workplace.slurmkit("submit", "sweep", "--where", "act=good", "--then", "report")
     workplace.slurmkit("submit", "sweep", "--where", "act=bad", "--then", "report")
     first, second = events(workplace)
@@ -68,13 +74,13 @@ def test_a_retry_for_memory_says_what_finished_siblings_needed(workplace: Workpl
     text = """\
     name: sweep
     command: ["{python}", train.py, "{config}", "{run_dir}"]
-    config: {act: complete, megabytes: 150}
+    config: {act: complete, megabytes: 150, seconds: 600}
     axes:
       size: {key: size, values: [1, 2]}
       seed: {key: act, values: [complete, oom]}
     resources: {cpus: 1, mem: 100M}
     overrides:
-      - {where: {size: 1}, set: {megabytes: 1}}
+      - {where: {size: 1}, set: {megabytes: 1, seconds: 0}}
     """
     workplace.slurmkit("collection", "create", str(workplace.define(text)), "--submit")
     states = workplace.wait("sweep")
@@ -86,6 +92,6 @@ def test_a_retry_for_memory_says_what_finished_siblings_needed(workplace: Workpl
 
 
 def test_a_dry_run_says_what_may_be_used(workplace: Workplace) -> None:
-    workplace.slurmkit("collection", "create", str(workplace.define(SWEEP.replace("cpus: 1", "cpus: 2, time: 90m"))))
+    workplace.slurmkit("collection", "create", str(define(workplace, SWEEP.replace("cpus: 1", "cpus: 2, time: 90m"))))
     told = workplace.slurmkit("submit", "sweep", "--dry-run").stderr
     assert "at most 6.0 CPU-hours: 2 runs x (1h30m, 2 CPUs)" in told

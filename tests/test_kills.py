@@ -1,7 +1,6 @@
 """SIGKILL of the command at every point where it changes a record: nothing is lost, nothing is doubled."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Workplace
+from conftest import Workplace, end_supervisor
 
 from slurmkit.collection import Collection
 from slurmkit.collection.create import carry_out, plan_create
@@ -21,7 +20,7 @@ from slurmkit.schedulers.local.journal import Journal
 WORK = """\
 echo $$ >> "$2/history.jsonl"
 grep -q '"act": *"fail"' "$1" && exit 3
-grep -q '"act": *"sleep"' "$1" && exec sleep 60
+grep -q '"act": *"sleep"' "$1" && exec sleep 600
 echo '{"score": 1}' > "$2/metrics.json"
 """
 
@@ -30,7 +29,7 @@ name: sweep
 command: [sh, work.sh, "{config}", "{run_dir}"]
 config: {act: ACT, seed: 0}
 axes: {seed: {key: seed, values: SEEDS}}
-resources: {cpus: CPUS, mem: 100M, time: 100s}
+resources: {cpus: CPUS, mem: 100M, time: 1h}
 """
 
 MOST_POINTS = 80
@@ -85,7 +84,7 @@ class Place(Workplace):
 
     def wait_for_queue(self) -> None:
         """Wait until the queue is empty, and look at no collection."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 100
         while not all(state in {"completed", "failed", "cancelled"} for state in self.jobs()):
             assert time.monotonic() < deadline, Counter(self.jobs())
             time.sleep(0.05)
@@ -93,8 +92,7 @@ class Place(Workplace):
     def end_supervisor(self) -> None:
         """End the supervisor of an empty queue, so that the fixture need not cancel collection by collection."""
         self.wait_for_queue()
-        record = self.project.store.queue / "supervisor.json"
-        os.kill(json.loads(record.read_text())["pid"], signal.SIGTERM)
+        end_supervisor(self.project.store.queue)
 
 
 @pytest.fixture
