@@ -83,15 +83,7 @@ class Queue:
 
     def supervise(self, **constants: float) -> None:
         """Start a supervisor for which constants of the local queue, by ``module__NAME``, have other values."""
-        launch.make_queue(self.path)
-        named = {name.replace("__", "."): value for name, value in constants.items()}
-        subprocess.run(
-            [sys.executable, "-c", WITH_CONSTANTS, str(self.path), json.dumps(named)],
-            env=os.environ | {processes.MARK: launch.MARK_PLACEHOLDER},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            check=True,
-        )
+        start_supervisor(self.path, **constants)
 
     def let_time_pass(self, job_id: str, ran_s: float, **constants: float) -> None:
         """Let a job have run for a time: its supervisor is killed, and the next one reads that it began so long ago."""
@@ -133,6 +125,19 @@ class Queue:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def start_supervisor(queue: Path, **constants: float) -> None:
+    """Start a supervisor for which constants of the local queue, by ``module__NAME``, have other values."""
+    launch.make_queue(queue)
+    named = {name.replace("__", "."): value for name, value in constants.items()}
+    subprocess.run(
+        [sys.executable, "-c", WITH_CONSTANTS, str(queue), json.dumps(named)],
+        env=os.environ | {processes.MARK: launch.MARK_PLACEHOLDER},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        check=True,
+    )
 
 
 def _read(path: Path) -> bytes:

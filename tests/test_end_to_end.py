@@ -7,6 +7,9 @@ import signal
 import time
 
 import pytest
+from local_queue import start_supervisor
+
+from slurmkit.project import Project
 
 MIXED = """\
 name: mixed
@@ -28,6 +31,7 @@ on_failure:
 def test_four_endings_are_told_apart_and_more_memory_completes_the_hungry_run(workplace):
     """One run completes, one is killed for memory, one diverges, one has a bug."""
     path = workplace.define(MIXED)
+    start_supervisor(Project.discover(workplace.root).store.queue, watch__MEMORY_GRACE_S=600)
     workplace.slurmkit("collection", "create", str(path), "--submit")
     workplace.wait("mixed")
     told = workplace.status("mixed")
