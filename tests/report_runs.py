@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from slurmkit.cli.report import gather
 from slurmkit.collection import Collection
+from slurmkit.collection.reporting import gather
 from slurmkit.definition.model import Definition, parse_definition
 from slurmkit.expand import Run, expand
 from slurmkit.ledger import Observation

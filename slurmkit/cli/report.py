@@ -2,9 +2,6 @@
 
 import gc
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +9,11 @@ import click
 
 from slurmkit.cli.common import collection_argument, narrate, open_collection, plural
 from slurmkit.collection import Collection
-from slurmkit.collection.look import look, read_progress, summarise
-from slurmkit.collection.spent import asked_resources
-from slurmkit.records import Json, RunStatus
+from slurmkit.collection.look import look
 from slurmkit.states import State
 
 if TYPE_CHECKING:
-    from slurmkit.aggregate.aggregation import Aggregation
     from slurmkit.overview import Overview
-    from slurmkit.report import Material
 
 _INTERVAL_S = 5.0
 """Between two looks whether a run has finished."""
@@ -67,6 +60,7 @@ def _finished(summary: "Overview") -> dict[str, int]:
 
 def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
     """Write the report, and return what has finished by it and whether nothing moves any more."""
+    from slurmkit.collection.reporting import gather
     from slurmkit.report import build, write
     from slurmkit.report.comparisons import unmatched_lines
 
@@ -88,41 +82,3 @@ def _write(opened: Collection, folder: Path) -> tuple[dict[str, int], bool]:
     if made.partial:
         narrate(f"partial: {made.partial}")
     return _finished(material.overview), material.overview.at_rest
-
-
-def gather(opened: Collection) -> "Material":
-    """Read what a report is made from, as it is now."""
-    from slurmkit.report import Material
-
-    snapshot = opened.snapshot()
-    statuses, header = snapshot.statuses(), opened.records.header
-    return Material(
-        header=header,
-        events=opened.records.events(),
-        statuses=statuses,
-        sets={row.id: row.set for row in snapshot.rows},
-        asked=asked_resources(snapshot, statuses),
-        overview=summarise(opened, snapshot, statuses, read_progress(statuses)),
-        aggregation=_aggregated(opened, statuses, header["definition"]),
-        root=opened.project.root,
-        folder=opened.records.folder,
-        read_at=datetime.now(UTC),
-    )
-
-
-def _aggregated(opened: Collection, statuses: Sequence[RunStatus], definition: dict[str, Json]) -> "Aggregation":
-    """Put the tables together, of the metrics that the definition asks for as far as some run has them yet."""
-    from slurmkit.aggregate.aggregation import aggregate
-    from slurmkit.report.choice import shown_metrics
-
-    wanted: dict[str, Json] = definition.get("report") or {}
-    return aggregate(
-        opened.name,
-        statuses,
-        opened.axes,
-        opened.seed_axis,
-        pick=partial(shown_metrics, asked=wanted),
-        baseline=wanted.get("baseline") or None,
-        declared=definition.get("metrics"),
-        index_file=opened.records.metrics_index,
-    )

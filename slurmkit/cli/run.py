@@ -4,18 +4,13 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import click
 
 from slurmkit.cli.common import collection_argument, narrate, open_collection, select, selection_options
-from slurmkit.collection import handover
-from slurmkit.collection import submit as submission
-from slurmkit.collection.backends import backend_name
-from slurmkit.collection.poll import poll
-from slurmkit.errors import UsageError
 from slurmkit.records import WorkOrder
-from slurmkit.states import State
 
 
 @click.command()
@@ -39,25 +34,13 @@ def run(
     The same checkout, config and records as in the queue. Ctrl-C ends it (its trainer is asked to save a checkpoint).
     """
     from slurmkit.cli.submit import parse_changes
+    from slurmkit.collection.foreground import take
 
     opened = open_collection(name)
-    project, records = opened.project, opened.records
-    allowed = {State.PLANNED, State.FAILED, State.CANCELLED, *([State.COMPLETED] if force else [])}
-    with records.lock():
-        snapshot = poll(project.store, records, locked=True)
-        chosen = select(snapshot.statuses(), where, states=states, reasons=reasons, runs=runs)
-        if len(chosen) != 1:
-            raise UsageError(f"run: {len(chosen)} runs are chosen. Choose one with --run ID or --where.")
-        if chosen[0].state not in allowed:
-            raise UsageError(f"run: {chosen[0].name} is {chosen[0].state} {chosen[0].evidence}".rstrip() + ".")
-        plan = submission.plan(project, snapshot, chosen, parse_changes(changes))
-        for why in (*plan.waiting.values(), *plan.refused.values()):
-            raise UsageError(f"run: {chosen[0].name}: {why}")
-        (item,) = plan.items
-        handover.hand_over(project, records, plan, backend_name("foreground"))
-        order = handover.order_of(project, records, item)
+    choose = partial(select, where=where, states=states, reasons=reasons, runs=runs)
+    item, order = take(opened.project, opened.records, choose, parse_changes(changes), completed_too=force)
     narrate(f"{item.row.name}, attempt {item.attempt}, in {order.checkout}")
-    exit_code = _work_aloud(order, records.attempt_dir(item.row.name, item.attempt))
+    exit_code = _work_aloud(order, opened.records.attempt_dir(item.row.name, item.attempt))
     status = next(s for s in opened.statuses() if s.id == item.row.id)
     narrate(f"{status.name}: {status.state} {status.evidence}".rstrip())
     sys.exit(0 if exit_code == 0 else 1)
