@@ -18,7 +18,7 @@ from slurm_cluster import Cluster, ClusterError, lacking
 from slurm_config import KINDS
 
 RECORD = Path(".slurm-cluster")  # in the current folder: the checkout
-DOWN_TIMEOUT_S = 60
+DOWN_TIMEOUT_S = 120
 
 
 def up(kind: str) -> None:

@@ -1,5 +1,6 @@
 """A throw-away Slurm cluster on this machine: real daemons, a folder and ports of its own, gone without a trace."""
 
+import contextlib
 import getpass
 import json
 import os
@@ -10,18 +11,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
-from slurm_config import CLUSTER_NAME, DATABASE_OPTIONS, KINDS, accounting_port, write_configuration
+from slurm_config import (
+    CLUSTER_NAME,
+    DATABASE_OPTIONS,
+    KINDS,
+    MESSAGE_TIMEOUT_S,
+    PARTITIONS,
+    accounting_port,
+    set_message_timeout,
+    write_configuration,
+)
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "sbatch", "sacctmgr")
 KEEPER = Path(__file__).with_name("slurm_keeper.py")
 PORTS_OF_ONE = 8  # controller, accounting, and up to four nodes
 PORT_BLOCKS = range(20_000, 32_000, PORTS_OF_ONE)  # below the ports that the kernel gives to outgoing connections
+PATIENCE_S = 120  # for a condition that a machine under no load meets in a second or two
 
 
 class ClusterError(RuntimeError):
@@ -120,27 +131,53 @@ class Cluster:
         options = ["-n", "-X", "-P", "--starttime", "now-1days", "-o", columns, "-j", job_id]
         return self.run("sacct", *options).splitlines()
 
+    def alive(self, job_id: str) -> bool:
+        """Say whether a job has processes: slurmctld calls it running some time before."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if process.environ().get("SLURM_JOB_ID") == job_id:
+                    return True
+        return False
+
     def kill_node(self, name: str, *, with_jobs: bool = True) -> None:
-        """Kill slurmd of a node: NODE_FAIL follows when slurmctld has noticed, some 17 s later.
+        """Kill slurmd of a node once its jobs have processes, and have the controller know that it is down: NODE_FAIL.
 
         Args:
             name: the node.
             with_jobs: kill its jobs too, as a power cut does; without, they live on unseen, as behind a cut cable.
         """
+        running = ("squeue", "--noheader", "--states=running", f"--nodelist={name}", "--format=%A")
+        self.wait(lambda: all(map(self.alive, self.run(*running).split())), f"the jobs on {name} have processes")
         self._end_daemon(name, signal.SIGKILL)
         if with_jobs:
             self._order(end_jobs=name)
+        self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=fell")  # sooner than by its silence
+
+    @contextlib.contextmanager
+    def nothing_starts(self) -> Iterator[None]:
+        """Let no job start for the time of the block; what runs goes on."""
+        self._partitions("DOWN")
+        try:
+            yield
+        finally:
+            self._partitions("UP")
+
+    def _partitions(self, state: str) -> None:
+        for name in PARTITIONS:
+            self.run("scontrol", "update", f"PartitionName={name}", f"State={state}")
 
     def start_node(self, name: str) -> None:
         """Start slurmd of a node; return without waiting for it to register."""
-        self._start_daemon(name, "slurmd", "-D", "-N", name)
+        self._start_daemon(name, "slurmd", "-D", "-N", name, SLURM_CONF=str(self.folder / "node.conf"))
 
     def stop_controller(self) -> None:
-        """End slurmctld in good order, its state saved: Slurm's commands find nobody."""
+        """End slurmctld in good order, its state saved: Slurm's commands find nobody, and do not wait for it."""
         self._end_daemon("slurmctld", signal.SIGTERM)
+        set_message_timeout(self.folder, 1)
 
     def start_controller(self) -> None:
         """Start slurmctld, and wait until it answers."""
+        set_message_timeout(self.folder, MESSAGE_TIMEOUT_S)
         self._start_daemon("slurmctld", "slurmctld", "-D")
         self.wait(lambda: "UP" in self.run("scontrol", "ping", check=False), "slurmctld answers")
 
@@ -173,7 +210,7 @@ class Cluster:
         self.wait(lambda: not self.run("squeue", "-h"), "no job is left")
         self.wait(lambda: self._node_states() == {"idle"}, "all nodes are idle")
 
-    def wait(self, done: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+    def wait(self, done: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until a condition holds.
 
         Raises:
@@ -185,7 +222,7 @@ class Cluster:
             if fallen or time.monotonic() > deadline:
                 why = f"ended: {', '.join(fallen)}" if fallen else f"waited {timeout_s:.0f} s"
                 raise ClusterError(f"not so: {what} ({why})\n{self._last_words()}")
-            time.sleep(0.03)
+            time.sleep(0.05)
 
     def _start(self) -> None:
         write_configuration(self.folder, self.kind, self.nodes, self._port)

@@ -1,11 +1,17 @@
 """The configuration of the test clusters: what each kind is, and the files that Slurm's daemons read."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 CLUSTER_NAME = "throwaway"
 MEMORY_MB = 64_000  # of each node, declared
+PARTITIONS = ("main", "short", "urgent")
+MESSAGE_TIMEOUT_S = 60  # so long Slurm's programs and daemons wait for an answer
+CRED_EXPIRE_S = {"slurm.conf": 8, "node.conf": 600}
+"""What one setting means to the controller (how long a requeued job waits before it can start again; 120 s by default,
+and for values below 5) and to a node (how long a job may take from its start to its launch), by the file that they read."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,7 @@ SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-# cred_expire is also how long a requeued job waits before it can start again; 120 s by default and for values below 5.
-# A launch that takes longer fails.
-AuthInfo=socket={folder}/munge.socket,cred_expire=8
+AuthInfo=socket={folder}/munge.socket,cred_expire={cred_expire_s}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -58,10 +62,14 @@ JobAcctGatherFrequency={usage_interval_s}
 MpiDefault=none
 ReturnToService=2
 SlurmdParameters=config_overrides
-SlurmdTimeout=6
-MessageTimeout=5
-KillWait=3
-MinJobAge=60
+# A machine can stand still for seconds: what is slow is never given up. A node that falls is made known (Cluster.kill_node).
+SlurmdTimeout=120
+MessageTimeout={message_timeout_s}
+TCPTimeout=30
+BatchStartTimeout=300
+KillWait=60
+UnkillableStepTimeout=600
+MinJobAge=3600
 MaxArraySize=1001
 MaxJobCount=20000
 JobRequeue=1
@@ -94,6 +102,7 @@ StorageHost=localhost
 StorageUser=root
 StorageLoc=slurm
 PidFile={folder}/slurmdbd.pid
+MessageTimeout=60
 """
 DATABASE_OPTIONS = (  # nothing of it outlives the cluster: no write need reach the disk
     "--no-defaults",
@@ -126,19 +135,29 @@ def write_configuration(folder: Path, kind: Kind, nodes: tuple[str, ...], first_
         NODE.format(name=name, port=accounting_port(first_port) + at, cpus=kind.cpus, memory_mb=MEMORY_MB)
         for at, name in enumerate(nodes, start=1)
     ]
-    conf = SLURM_CONF.format(
-        name=CLUSTER_NAME,
-        folder=folder,
-        port=controller_port(first_port),
-        proctrack="cgroup" if kind.memory_limits else "linuxproc",
-        task="cgroup" if kind.memory_limits else "none",
-        usage_interval_s=kind.usage_interval_s,
-        accounting=ACCOUNTING.format(**accounting) if kind.accounting else NO_ACCOUNTING,
-        nodes="".join(rows),
-    )
-    (folder / "slurm.conf").write_text(conf)
+    for file, cred_expire_s in CRED_EXPIRE_S.items():
+        conf = SLURM_CONF.format(
+            name=CLUSTER_NAME,
+            folder=folder,
+            port=controller_port(first_port),
+            cred_expire_s=cred_expire_s,
+            proctrack="cgroup" if kind.memory_limits else "linuxproc",
+            task="cgroup" if kind.memory_limits else "none",
+            message_timeout_s=MESSAGE_TIMEOUT_S,
+            usage_interval_s=kind.usage_interval_s,
+            accounting=ACCOUNTING.format(**accounting) if kind.accounting else NO_ACCOUNTING,
+            nodes="".join(rows),
+        )
+        (folder / file).write_text(conf)
     (folder / "cgroup.conf").write_text(CGROUP_CONF)
     secret = {"slurmdbd.conf": SLURMDBD_CONF.format(**accounting).encode(), "munge.key": os.urandom(128)}
     for name, content in secret.items():
         (folder / name).touch(mode=0o600)  # the daemons refuse what others can read
         (folder / name).write_bytes(content)
+
+
+def set_message_timeout(folder: Path, seconds: int) -> None:
+    """Change how long programs of Slurm that are called from now on wait for an answer, and for a controller to be there."""
+    conf, new = folder / "slurm.conf", folder / "slurm.conf.new"
+    new.write_text(re.sub(r"^MessageTimeout=\d+$", f"MessageTimeout={seconds}", conf.read_text(), flags=re.MULTILINE))
+    new.rename(conf)

@@ -11,10 +11,16 @@ CLUSTERS = ("nodes_cluster", "memory_cluster", "bare_cluster")
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let all tests of one cluster run in one worker of ``pytest -n 2 --dist loadgroup``, so that it starts once."""
+    """Let all tests of one cluster run in one worker of ``pytest -n 2 --dist loadgroup``, so that it starts once.
+
+    What is done on a cluster has the time of several waits (`slurm_cluster.PATIENCE_S`).
+    """
     for item in items:
+        asked = getattr(item, "fixturenames", ())
+        if "require_slurm" in asked or "require_memory_limits" in asked:
+            item.add_marker(pytest.mark.timeout(600))
         for name in CLUSTERS:
-            if name in getattr(item, "fixturenames", ()):
+            if name in asked:
                 item.add_marker(pytest.mark.xdist_group(name))
                 break
 

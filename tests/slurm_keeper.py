@@ -6,7 +6,7 @@ keeper kills everything below it, removes the folder and the cgroups of the node
 
     {"start": NAME, "command": [...], "environment": {...}}    answer: its process id
     {"end": NAME, "signal": NUMBER}                            answer, once it is gone: its exit code
-    {"end_jobs": NODE}                                         kill all jobs on a node; answer: how many processes
+    {"end_jobs": NODE}                                         kill all jobs on a node; answer, once they are gone: how many
     {"fallen": true}                                           answer: the daemons that ended untold
 
 Usage: slurm_keeper.py [NODE...]
@@ -31,7 +31,7 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: orphans below become our children: slurmd's steps, and what jobs leave
 CGROUPS = Path("/sys/fs/cgroup")
-END_TIMEOUT_S = 20
+END_TIMEOUT_S = 120
 
 
 class Keeper:
@@ -90,8 +90,30 @@ class Keeper:
             daemon.send_signal(order["signal"])
             return daemon.wait(END_TIMEOUT_S)
         if "end_jobs" in order:
-            return _end_jobs(order["end_jobs"])
+            return self._end_jobs(order["end_jobs"])
         return [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
+
+    def _end_jobs(self, node: str) -> int:
+        """Kill the processes of all jobs on a node, and the slurmstepd above each first, as a power cut would."""
+        jobs: list[psutil.Process] = []
+        steps: list[psutil.Process] = []
+        for process in _living_below():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.environ().get("SLURMD_NODENAME") == node:
+                    jobs.append(process)
+                    above = process.parent()
+                    if above and above.name() == "slurmstepd":
+                        steps.append(above)
+        for process in dict.fromkeys(steps + jobs):  # those above come first: none sees another end
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while left := {*steps, *jobs}.intersection(_living_below()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{left}: alive {END_TIMEOUT_S} s after SIGKILL")
+            self._reap()
+            time.sleep(0.01)
+        return len(jobs)
 
     def _cgroups(self, controller: str) -> Iterator[Path]:
         """Yield the cgroups that Slurm made for the nodes, the innermost first."""
@@ -117,13 +139,13 @@ class Keeper:
 
     def _reap(self) -> None:
         """Collect orphans that ended; a daemon's own exit code stays for its Popen."""
-        for daemon in self.daemons.values():
-            daemon.poll()
-        known = {daemon.pid for daemon in self.daemons.values()}
-        for process in psutil.Process().children():
-            if process.pid not in known:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, os.WNOHANG)
+        daemons = {daemon.pid: daemon for daemon in self.daemons.values()}
+        with contextlib.suppress(ChildProcessError):  # there is no child
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in daemons:
+                    daemons[ended.si_pid].poll()
+                else:
+                    os.waitpid(ended.si_pid, 0)
 
 
 def _living_below() -> list[psutil.Process]:
@@ -133,23 +155,6 @@ def _living_below() -> list[psutil.Process]:
             if process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-def _end_jobs(node: str) -> int:
-    """Kill the processes of all jobs on a node, and the slurmstepd above each first, as a power cut would."""
-    jobs: list[psutil.Process] = []
-    steps: list[psutil.Process] = []
-    for process in _living_below():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.environ().get("SLURMD_NODENAME") == node:
-                jobs.append(process)
-                above = process.parent()
-                if above and above.name() == "slurmstepd":
-                    steps.append(above)
-    for process in dict.fromkeys(steps + jobs):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    return len(jobs)
 
 
 def main() -> None:

@@ -9,17 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conftest import TRAINER, Workplace, git
-from slurm_cluster import Cluster
+from slurm_cluster import PATIENCE_S, Cluster
 
 COUNTER = '''\
-"""A trainer without the training: counts to a number of steps, and goes on from its checkpoint."""
+"""A trainer without the training: counts to a number of steps, and goes on from its checkpoint.
+
+With "waits" it takes its last step only once there is a file "go" in its folder: it is stopped before its end for sure.
+"""
 import json, os, pathlib, signal, sys, time
 
 asked = []
 config = json.loads(pathlib.Path(sys.argv[1]).read_text())
 run_dir = pathlib.Path(sys.argv[2])
-for number in (signal.SIGUSR2, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN if config.get("deaf") else lambda *_: asked.append(1))
+if config.get("deaf"):
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+else:
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.append(1))
 block = bytearray(config.get("megabytes", 0) << 20)
 block[::4096] = b"x" * len(block[::4096])
 if config.get("bug"):
@@ -38,7 +44,9 @@ kept = history.read_bytes().splitlines(keepends=True)[:step] if history.exists()
 with open(history, "a") as series:
     series.truncate(sum(map(len, kept)))  # what came after the checkpoint is done again
     while step < config["steps"] and not asked:
-        time.sleep(0.1)
+        time.sleep(0.05)
+        if config.get("waits") and step == config["steps"] - 1 and not (run_dir / "go").exists():
+            continue
         step += 1
         print(json.dumps({"step": step, "pid": os.getpid()}), file=series, flush=True)
         if step % 5 == 0:
@@ -75,11 +83,23 @@ class OnCluster(Workplace):
         rows = (line.split("|", 1) for line in listed)
         return Counter(name for name, folder in rows if folder.startswith(f"{self.root}/"))
 
-    def wait(self, name: str, timeout_s: float = 60) -> dict[str, str]:
-        """Wait until nothing is under way, by squeue first: it costs a tenth of the command, and tells at once."""
+    def wait(self, name: str, timeout_s: float = PATIENCE_S) -> dict[str, str]:
+        """Wait until nothing is under way, by squeue first: it costs a tenth of the command, and tells at once.
+
+        Then until accounting has heard of it: the command would take squeue's word if that took too long.
+        """
         active = "--states=pending,running,suspended,completing,configuring"
         self.cluster.wait(lambda: not self.jobs(active), f"no job of {name} is left", timeout_s)
+        if self.cluster.kind.accounting:
+            self.cluster.wait(self._accounted, "accounting has all ends", timeout_s)
         return super().wait(name, timeout_s)
+
+    def _accounted(self) -> bool:
+        listed = self.cluster.run("squeue", "--noheader", "--states=all", "--format=%F|%Z").splitlines()
+        mine = {row.partition("|")[0] for row in listed if row.partition("|")[2].startswith(f"{self.root}/")}
+        rows = [row.split("|") for row in self.cluster.sacct(",".join(sorted(mine)), "JobID,State,End")] if mine else []
+        known = {job.partition("_")[0] for job, _, _ in rows}
+        return mine == known and all(end != "Unknown" for _, _, end in rows)
 
     def nodes_of(self, jobs: list[str]) -> list[str]:
         """Return the node that each of some jobs runs on; empty for one that does not run."""
@@ -95,6 +115,11 @@ class OnCluster(Workplace):
     def counting(self, name: str, runs: Iterable[str]) -> bool:
         """Say whether runs of `COUNTER` have all gone on from a checkpoint of theirs."""
         return all(len(self.series(name, run)) > 8 for run in runs)
+
+    def go(self, name: str, *runs: str) -> None:
+        """Let runs of `COUNTER` that wait take their last step."""
+        for run in runs:
+            (self.runs / name / run / "go").touch()
 
     def starts(self, name: str) -> Counter[str]:
         """Return run name to how often its trainer ran to the end."""
