@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from slurmkit.schedulers.local.state import Job
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a job cannot import the tests
 
+PATIENT = {"schedulers.local.watch.MEMORY_GRACE_S": 600}
+"""Constants of a supervisor that leaves a worker all the time it takes to tell what became of its command."""
+
 WITH_CONSTANTS = """
 import json, sys
 from importlib import import_module
@@ -31,7 +34,7 @@ from slurmkit.schedulers.local import daemon
 
 for name, value in json.loads(sys.argv[2]).items():
     module, _, constant = name.rpartition(".")
-    values = vars(import_module("slurmkit.schedulers.local." + module))
+    values = vars(import_module("slurmkit." + module))
     assert constant in values
     values[constant] = value
 daemon.main(Path(sys.argv[1]))
@@ -81,11 +84,11 @@ class Queue:
         """Return who runs the present start of a job; process id 0: nobody yet."""
         return Claims(self.path / "claims").all().get((job_id, self.job(job_id).restarts), Claim(0, 0, None))
 
-    def supervise(self, **constants: float) -> None:
-        """Start a supervisor for which constants of the local queue, by ``module__NAME``, have other values."""
-        start_supervisor(self.path, **constants)
+    def supervise(self, constants: Mapping[str, Any]) -> None:
+        """Start a supervisor with some constants changed (see `start_supervisor`)."""
+        start_supervisor(self.path, constants)
 
-    def let_time_pass(self, job_id: str, ran_s: float, **constants: float) -> None:
+    def let_time_pass(self, job_id: str, ran_s: float, constants: Mapping[str, Any] | None = None) -> None:
         """Let a job have run for a time: its supervisor is killed, and the next one reads that it began so long ago."""
         self.kill_supervisor()
         path = self.path / "journal.jsonl"
@@ -94,7 +97,7 @@ class Queue:
         began = (datetime.now(UTC) - timedelta(seconds=ran_s)).isoformat(timespec="milliseconds")
         lines[last] = lines[last].replace(json.loads(lines[last])["time"], began)
         path.write_text("".join(lines))
-        self.supervise(**constants)
+        self.supervise(constants or {})
 
     def supervisors(self) -> list[int]:
         """Return the supervisors of this queue that are alive, those that only begin to be included."""
@@ -127,12 +130,16 @@ class Queue:
                 os.kill(pid, signal.SIGKILL)
 
 
-def start_supervisor(queue: Path, **constants: float) -> None:
-    """Start a supervisor for which constants of the local queue, by ``module__NAME``, have other values."""
+def start_supervisor(queue: Path, constants: Mapping[str, Any]) -> None:
+    """Start a supervisor for which, and for whose jobs, constants of slurmkit have other values.
+
+    Args:
+        queue: folder of the queue.
+        constants: dotted name below ``slurmkit`` to value.
+    """
     launch.make_queue(queue)
-    named = {name.replace("__", "."): value for name, value in constants.items()}
     subprocess.run(
-        [sys.executable, "-c", WITH_CONSTANTS, str(queue), json.dumps(named)],
+        [sys.executable, "-c", WITH_CONSTANTS, str(queue), json.dumps(constants)],
         env=os.environ | {processes.MARK: launch.MARK_PLACEHOLDER},
         stdin=subprocess.DEVNULL,
         start_new_session=True,

@@ -29,7 +29,7 @@ def at_once(place: Place, *commands: Iterable[str]) -> list[tuple[int, str, str]
     shells = [place.start(*words) for words in commands]
     answers: list[tuple[int, str, str]] = []
     for shell in shells:
-        out, err = shell.communicate(timeout=100)
+        out, err = shell.communicate()
         assert "Traceback" not in err, err
         answers.append((shell.returncode, out, err))
     return answers
@@ -127,7 +127,6 @@ def interrupted(place: Place, at: int, *words: str) -> tuple[int, str]:
         env=place.environment(),
         capture_output=True,
         text=True,
-        timeout=100,
         check=False,
         start_new_session=True,
     )
@@ -166,9 +165,10 @@ def test_ctrl_c_in_the_submission_of_hundreds_of_runs(place: Place, at: int) -> 
     states = Counter(place.states("sweep").values())
     assert states["planned"] in {0, 300}
     place.slurmkit("submit", "sweep")
-    jobs = place.jobs()
+    pickles = list((place.runs / "sweep/.slurmkit/jobs").glob("*_submitted.pkl"))
+    jobs = place.jobs()  # after the look at their pickles, for jobs may end between the two
     assert len(jobs) == 300
-    assert len(list((place.runs / "sweep/.slurmkit/jobs").glob("*_submitted.pkl"))) >= 300 - jobs.count("completed")
+    assert len(pickles) >= 300 - jobs.count("completed")
     place.slurmkit("cancel", "sweep", "--all")
     place.wait_for_queue()
     assert max(place.executions("sweep").values(), default=1) == 1
@@ -196,11 +196,11 @@ def test_ctrl_c_while_waiting_detaches_and_the_runs_go_on(place: Place, terminal
         os.killpg(shell.pid, signal.SIGINT)
         assert shell.stderr is not None
         err = shell.stderr.read()
-        assert shell.wait(timeout=30) == 130, err
+        assert shell.wait() == 130, err
     os.close(reader)
     assert "Traceback" not in err
     assert "the runs go on. slurmkit status sweep" in err
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while place.executions("sweep") != {"seed-1": 1, "seed-2": 1}:
         assert time.monotonic() < deadline
         time.sleep(0.05)

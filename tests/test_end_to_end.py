@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from local_queue import start_supervisor
+from local_queue import PATIENT, start_supervisor
 
 from slurmkit.project import Project
 
@@ -31,7 +31,7 @@ on_failure:
 def test_four_endings_are_told_apart_and_more_memory_completes_the_hungry_run(workplace):
     """One run completes, one is killed for memory, one diverges, one has a bug."""
     path = workplace.define(MIXED)
-    start_supervisor(Project.discover(workplace.root).store.queue, watch__MEMORY_GRACE_S=600)
+    start_supervisor(Project.discover(workplace.root).store.queue, PATIENT)
     workplace.slurmkit("collection", "create", str(path), "--submit")
     workplace.wait("mixed")
     told = workplace.status("mixed")

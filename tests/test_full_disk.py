@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Workplace
+from local_queue import start_supervisor
 from test_kills import WORK, Place
 
 from slurmkit.collection import Collection
@@ -160,6 +162,7 @@ def test_an_extend_that_finds_the_disk_full_leaves_the_collection_as_it_was(plac
 
 def test_a_run_that_fills_the_disk_fails_with_a_reason_and_is_tried_again_once_there_is_room(place: SmallDisk) -> None:
     place.create(place.sweep(2, act="fill"), "sweep")
+    start_supervisor(place.project.store.queue, {"worker.attempt._OUTCOME_RETRIES_S": (0.01, 0.01, 0.01)})
     place.slurmkit("submit", "sweep")
     place.wait_for_queue()
     told = place.status("sweep")
@@ -183,12 +186,11 @@ def test_a_runs_folder_that_only_reads_can_still_be_looked_at(place: SmallDisk) 
     place.wait_for_queue()  # nobody has recorded that they ended
     place.end_supervisor()
     record = next(place.runs.glob(".queue/*/supervisor.json"))
-    remounted = subprocess.run(["mount", "-o", "remount,ro", str(place.disk)], check=False, capture_output=True)
-    for _ in range(100):  # the supervisor closes its files as it ends
-        if remounted.returncode == 0:
-            break
-        remounted = subprocess.run(["mount", "-o", "remount,ro", str(place.disk)], check=False, capture_output=True)
-    assert remounted.returncode == 0
+    read_only = ["mount", "-o", "remount,ro", str(place.disk)]
+    deadline = time.monotonic() + 60
+    while subprocess.run(read_only, check=False, capture_output=True).returncode != 0:
+        assert time.monotonic() < deadline  # its supervisor, which has let go of its lock, still has a log open
+        time.sleep(0.02)
     assert record.exists()
     assert place.status("sweep")["states"] == {"completed": 2}
     assert "2/2 complete" in place.slurmkit("status", "sweep").stdout

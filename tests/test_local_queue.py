@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import local_queue as jobs
 import pytest
 import submitit
-from local_queue import Queue
+from local_queue import PATIENT, Queue
 from submitit.core.utils import DelayedSubmission, FailedJobError
 
 from slurmkit.errors import SchedulerError
@@ -186,7 +186,7 @@ def test_what_a_job_leaves_behind_is_ended_with_it(queue: Queue) -> None:
 
 
 def test_a_job_over_its_memory_is_ended_and_says_so(queue: Queue) -> None:
-    queue.supervise(watch__MEMORY_GRACE_S=600)
+    queue.supervise(PATIENT)
     in_child, in_worker = DelayedSubmission(jobs.fill, 300), DelayedSubmission(jobs.fill_myself, 300)
     ids = [job.job_id for job in queue.executor.submit_batch([in_child, in_worker], [Ask(mem_mb=150)] * 2)]
     ended = queue.wait_ended()
@@ -200,6 +200,8 @@ def test_a_job_over_its_memory_is_ended_and_says_so(queue: Queue) -> None:
     assert LocalQueueJob(queue.folder, ids[0], queue=queue.path).result() == -signal.SIGKILL
     assert queue.processes() == set()
 
+
+GRACE, SHORT_GRACE = "schedulers.local.watch.GRACE_S", "schedulers.local.watch.SHORT_GRACE_S"
 
 SHARING = """
 import os, time
@@ -236,11 +238,11 @@ def test_a_time_limit_warns_then_asks_then_kills(queue: Queue, tmp_path: Path) -
     queue.wait(lambda: jobs.has_line(log, "began"))
     queue.let_time_pass(job_id, 3100)
     queue.wait(lambda: jobs.has_line(log, "SIGUSR2"))
-    queue.let_time_pass(job_id, 3700, watch__GRACE_S=600)
+    queue.let_time_pass(job_id, 3700, {GRACE: 600})
     queue.wait(lambda: jobs.has_line(log, "SIGTERM"))
     assert log.read_text().splitlines() == ["began", "SIGUSR2", "SIGTERM"]
     assert not queue.job(job_id).state.ended
-    queue.let_time_pass(job_id, 3700, watch__GRACE_S=0, watch__SHORT_GRACE_S=0)
+    queue.let_time_pass(job_id, 3700, {GRACE: 0, SHORT_GRACE: 0})
     ended = queue.wait_ended()[job_id]
     assert (ended.state, ended.exit_code) == (JobState.TIMEOUT, None)  # it would have gone on for ever
     assert queue.processes() == set()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from kill_at import Killer
-from local_queue import Queue, has_line
+from local_queue import PATIENT, Queue, has_line
 
 from slurmkit.errors import SchedulerError
 from slurmkit.files import read_json
@@ -171,7 +171,7 @@ def test_a_time_limit_saves_and_goes_on_in_the_same_attempt(queue: Queue, schedu
 
 
 def test_too_much_memory_is_an_outcome_with_the_limit(queue: Queue, scheduler: Scheduler, tmp_path: Path) -> None:
-    queue.supervise(watch__MEMORY_GRACE_S=600)
+    queue.supervise(PATIENT)
     (job_id,) = scheduler.submit("t4", [request(tmp_path, "a", TAKE_MEMORY, mem_mb=200)], queue.folder)
     queue.wait_ended()
     report = scheduler.query({job_id: "t"})[job_id]
