@@ -10,8 +10,8 @@ MEMORY_MB = 64_000  # of each node, declared
 PARTITIONS = ("main", "short", "urgent")
 MESSAGE_TIMEOUT_S = 60  # so long Slurm's programs and daemons wait for an answer
 CRED_EXPIRE_S = {"slurm.conf": 8, "node.conf": 600}
-"""What one setting means to the controller (how long a requeued job waits before it can start again; 120 s by default,
-and for values below 5) and to a node (how long a job may take from its start to its launch), by the file that they read."""
+"""What one setting means, by the file that they read, to the controller (how long a requeued job waits before it can
+start again; 120 s by default, and for values below 5) and to a node (how long a job's launch may take)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ JobAcctGatherFrequency={usage_interval_s}
 MpiDefault=none
 ReturnToService=2
 SlurmdParameters=config_overrides
-# A machine can stand still for seconds: what is slow is never given up. A node that falls is made known (Cluster.kill_node).
+# What is slow is never given up, for a machine can stand still. A node that falls is made known by Cluster.kill_node.
 SlurmdTimeout=120
 MessageTimeout={message_timeout_s}
 TCPTimeout=30
@@ -157,7 +157,7 @@ def write_configuration(folder: Path, kind: Kind, nodes: tuple[str, ...], first_
 
 
 def set_message_timeout(folder: Path, seconds: int) -> None:
-    """Change how long programs of Slurm that are called from now on wait for an answer, and for a controller to be there."""
+    """Change how long Slurm's programs wait for an answer, and for a controller to be there, from now on."""
     conf, new = folder / "slurm.conf", folder / "slurm.conf.new"
     new.write_text(re.sub(r"^MessageTimeout=\d+$", f"MessageTimeout={seconds}", conf.read_text(), flags=re.MULTILINE))
     new.rename(conf)

@@ -6,7 +6,7 @@ keeper kills everything below it, removes the folder and the cgroups of the node
 
     {"start": NAME, "command": [...], "environment": {...}}    answer: its process id
     {"end": NAME, "signal": NUMBER}                            answer, once it is gone: its exit code
-    {"end_jobs": NODE}                                         kill all jobs on a node; answer, once they are gone: how many
+    {"end_jobs": NODE}                                         kill all jobs on a node; answer, once gone: how many
     {"fallen": true}                                           answer: the daemons that ended untold
 
 Usage: slurm_keeper.py [NODE...]

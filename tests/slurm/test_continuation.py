@@ -50,8 +50,8 @@ def test_time_limit_preemption_and_lost_nodes_leave_no_gap_in_a_series(memory_cl
 def stop_all(where: OnCluster, jobs: dict[str, str]) -> None:
     """Stop each run as its name says, once all count; let each come to its end only when it has been stopped.
 
-    Slurm looks at time limits each 30 s only: it warns at the first look from 90 s before the end on, as this run of ten
-    minutes wants it a minute before. With an end in 80 s, a look may be most of a minute late.
+    Slurm looks at time limits each 30 s only. This run of ten minutes wants to be warned a minute before its end, so
+    Slurm does it at the first look from 90 s before it. With an end in 80 s, that look may be most of a minute late.
     """
     cluster = where.cluster
     cluster.wait(lambda: where.counting("stopped", (f"stop-{stop}" for stop in jobs)), "all count")

@@ -18,20 +18,24 @@ def cluster(nodes_cluster, monkeypatch) -> Cluster:
     return nodes_cluster
 
 
-@pytest.fixture
-def accounts(cluster) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def accounts(nodes_cluster) -> Iterator[None]:
     """An account with at most seven jobs, and below it one that lets this person have six; and a QOS for more."""
-    change = ("sacctmgr", "-i")
+    cluster, change = nodes_cluster, ("sacctmgr", "-i")
     cluster.run(*change, "add", "account", "lab", "set", "GrpSubmitJobs=7", "GrpTRESMins=cpu=600")
     cluster.run(*change, "add", "account", "sub", "parent=lab")
     cluster.run(*change, "add", "qos", "wide", "set", "GrpSubmitJobs=9", "MaxSubmitJobsPerUser=8")
     cluster.run(*change, "add", "user", "root", "account=sub", "MaxSubmitJobs=6", "qos=normal,few,wide")
     cluster.wait(lambda: "Account=sub UserName=root" in manager(cluster), "the controller knows of the account")
     yield
-    cluster.cancel_all()
-    cluster.run(*change, "delete", "account", "sub")
-    cluster.run(*change, "delete", "account", "lab")
-    cluster.run(*change, "delete", "qos", "wide")
+    for kind, name in [("account", "sub"), ("account", "lab"), ("qos", "wide")]:
+        cluster.wait(lambda kind=kind, name=name: deleted(cluster, kind, name), f"{kind} {name} is deleted")
+
+
+def deleted(cluster: Cluster, kind: str, name: str) -> bool:
+    """Delete an account or QOS; say whether it is gone: it stays while accounting has not heard of a job's end."""
+    cluster.run("sacctmgr", "-i", "delete", kind, name, check=False)
+    return not cluster.run("sacctmgr", "-n", "show", kind, name)
 
 
 def manager(cluster: Cluster) -> str:
