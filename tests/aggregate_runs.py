@@ -1,16 +1,21 @@
 """Runs with metrics files for the tests of aggregation: the sweep of 24 runs of which 19 completed."""
 
 import hashlib
-from collections.abc import Iterable
+import os
+import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
+from forked_commands import ForkedCommands
 
 from slurmkit.ledger import Observation
 from slurmkit.records import SCHEMA, Row, RunStatus
 from slurmkit.states import Reason, State
 from slurmkit.store import CollectionStore
+
+Aggregate = Callable[..., "subprocess.CompletedProcess[str]"]
 
 AXES = {
     "task": ("addition", "base_conversion", "equations", "grid", "lists", "sorting"),
@@ -138,3 +143,17 @@ def record(
 
 def _observation(run: RunStatus) -> Observation:
     return Observation(1, run.state, run.reason, run.evidence, 1.0, 1.0, run.metrics_sha256)
+
+
+def aggregating(project: Path, forked: ForkedCommands) -> Aggregate:
+    """Return a function that runs `slurmkit aggregate` on the sweep of a project."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SLURMKIT")}
+
+    def run(*words: str, exit_code: int = 0) -> "subprocess.CompletedProcess[str]":
+        env = {**kept, "SLURMKIT_RUNS": str(project / "runs")}
+        done = forked.run(["aggregate", "direct/sweep", *words], project, env)
+        assert done.returncode == exit_code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run

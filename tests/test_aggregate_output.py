@@ -2,14 +2,13 @@
 
 import io
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import orjson
 import pandas as pd
 import pytest
-from aggregate_runs import AXES, make_run, record, sweep
+from aggregate_runs import AXES, Aggregate, aggregating, make_run, record, sweep
+from forked_commands import ForkedCommands
 
 from slurmkit.aggregate.aggregation import Aggregation, aggregate
 from slurmkit.aggregate.choose import match_metrics, telling_metrics
@@ -158,25 +157,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run `slurmkit aggregate` with its output in pipes."""
-    code = "from slurmkit.cli import main; main()"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURMKIT")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, "aggregate", "direct/sweep", *words],
-        cwd=project,
-        env={**environment, "SLURMKIT_RUNS": str(project / "runs")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+@pytest.fixture
+def command(project: Path, forked_commands: ForkedCommands) -> Aggregate:
+    return aggregating(project, forked_commands)
 
 
-def test_the_command_prints_cells_missing_runs_and_matched_differences(project: Path) -> None:
-    done = command(project)
-    assert done.returncode == 0, done.stderr
+def test_the_command_prints_cells_missing_runs_and_matched_differences(command: Aggregate) -> None:
+    done = command()
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert "addition 0.0 0.0 1/1 0.48 (n=1)" in lines
     assert "sorting 0.0 0.0 0/1 -" in lines
@@ -189,8 +176,8 @@ def test_the_command_prints_cells_missing_runs_and_matched_differences(project: 
     assert "\x1b" not in done.stdout
 
 
-def test_the_command_s_json_and_python_give_the_same_numbers(project: Path) -> None:
-    found = orjson.loads(command(project, "--json", "--where", "pv=0.1", "--metric", "*probe*").stdout)
+def test_the_command_s_json_and_python_give_the_same_numbers(project: Path, command: Aggregate) -> None:
+    found = orjson.loads(command("--json", "--where", "pv=0.1", "--metric", "*probe*").stdout)
     frame = Collection.load("direct/sweep", project).to_frame()
     expected = frame.loc[frame["pv"] == 0.1, PROBE].tolist()
     assert str([run[PROBE] for run in found["runs"]]) == str([None if v != v else v for v in expected])
@@ -198,18 +185,17 @@ def test_the_command_s_json_and_python_give_the_same_numbers(project: Path) -> N
     assert found["baseline"] == {}, "the baseline pv=0.0 was filtered out"
 
 
-def test_a_total_loss_is_shown_with_a_mark_and_not_compared(project: Path) -> None:
-    done = command(project, "--metric", "total", "--by", "task,pv,rmkl")
+def test_a_total_loss_is_shown_with_a_mark_and_not_compared(command: Aggregate) -> None:
+    done = command("--metric", "total", "--by", "task,pv,rmkl")
     assert "total †" in done.stdout
     assert "† not comparable across settings" in done.stdout
     assert "not comparable" in done.stdout.split("Matched differences")[1]
 
 
-def test_one_wrong_file_is_listed_and_ends_the_command_with_1(project: Path) -> None:
+def test_one_wrong_file_is_listed_and_ends_the_command_with_1(project: Path, command: Aggregate) -> None:
     victim = project / "runs/direct/sweep/task-grid_pv0.0_rmkl0.0_s314159/metrics.json"
     victim.write_bytes(victim.read_bytes()[:40])
-    done = command(project, "--output", "out.parquet")
-    assert done.returncode == 1
+    done = command("--output", "out.parquet", exit_code=1)
     assert f"{victim}: cut off after 40 bytes" in done.stdout
     assert "completed metrics_truncated grid 0.0 0.0 1" in " ".join(done.stdout.split())
     table = pd.read_parquet(io.BytesIO((project / "out.parquet").read_bytes()))
@@ -226,8 +212,9 @@ def test_one_wrong_file_is_listed_and_ends_the_command_with_1(project: Path) -> 
         (["--where", "pv=7"], "no run has '7'"),
     ],
 )
-def test_a_request_that_makes_no_sense_ends_with_2_and_advice(project: Path, words: list[str], advice: str) -> None:
-    done = command(project, *words)
-    assert done.returncode == 2
+def test_a_request_without_sense_ends_with_2_and_advice(
+    command: Aggregate, words: list[str], advice: str
+) -> None:
+    done = command(*words, exit_code=2)
     assert advice in done.stderr
     assert not done.stdout

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Workplace, git
+from forked_commands import ForkedWorkplace
 
+pytestmark = pytest.mark.xdist_group("compare")  # the study is made once
 T_2DF = 4.302652729911275
 """Two-sided 95 % quantile of Student's t with 2 degrees of freedom (any table)."""
 
@@ -70,13 +72,13 @@ def changes(told: dict, what: str) -> dict[str, tuple]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory, forked_commands):
     """Two collections: the later one with another code, a further axis, fewer tasks and one run with a bug."""
     root = tmp_path_factory.mktemp("study")
     git(root, "init", "-q")
     (root / "train.py").write_text(TRAINER)
     (root / ".gitignore").write_text("/runs/\n")
-    place = Workplace(root)
+    place = ForkedWorkplace(root, forked_commands)
     run_all(place, EARLIER, "study-v1")
     changed = TRAINER.replace('"add": 0.0, "sort": 0.0', '"add": 0.5, "sort": 0.25').replace('"2.12"', '"2.13"')
     (root / "train.py").write_text(changed)
@@ -218,6 +220,13 @@ def test_what_cannot_be_compared_is_said(study):
     assert "expected AXIS=VALUE" in told("study-v1", "study-v2", "--as", "pv")
 
 
+@pytest.fixture
+def place(workplace, forked_commands):
+    """A project with the trainer whose results follow from its config and its code."""
+    (workplace.root / "train.py").write_text(TRAINER)
+    return ForkedWorkplace(workplace.root, forked_commands)
+
+
 GROWING = """\
 name: growing
 command: ["{python}", "train.py", "{config}", "{run_dir}"]
@@ -229,17 +238,16 @@ resources: {cpus: 1, mem: 300M, time: 60s}
 """
 
 
-def test_two_commits_of_an_extended_collection_are_compared_the_retired_runs_among_them(workplace):
-    (workplace.root / "train.py").write_text(TRAINER)
-    run_all(workplace, GROWING, "growing")
-    old = git(workplace.root, "rev-parse", "HEAD")
-    (workplace.root / "train.py").write_text(TRAINER.replace('"add": 0.0', '"add": 0.125'))
+def test_two_commits_of_an_extended_collection_are_compared_the_retired_runs_among_them(place):
+    run_all(place, GROWING, "growing")
+    old = git(place.root, "rev-parse", "HEAD")
+    (place.root / "train.py").write_text(TRAINER.replace('"add": 0.0', '"add": 0.125'))
     edited = GROWING + "overrides:\n  - {where: {task: add}, set: {rate: 2}}\n"
-    path = workplace.define(edited, "growing.yaml")
-    new = git(workplace.root, "rev-parse", "HEAD")
-    workplace.slurmkit("collection", "extend", str(path), "--commit", "HEAD", "--submit")
-    workplace.wait("growing")
-    told = document(workplace, f"growing@{old[:8]}", f"growing@{new[:8]}", "--metric", "score")
+    path = place.define(edited, "growing.yaml")
+    new = git(place.root, "rev-parse", "HEAD")
+    place.slurmkit("collection", "extend", str(path), "--commit", "HEAD", "--submit")
+    place.wait("growing")
+    told = document(place, f"growing@{old[:8]}", f"growing@{new[:8]}", "--metric", "score")
     assert told["a"]["commits"] == {old: 2}
     assert told["b"]["commits"] == {new: 1}
     assert [cell["cell"] for cell in told["matched"]] == [{"task": "add"}]
@@ -247,13 +255,13 @@ def test_two_commits_of_an_extended_collection_are_compared_the_retired_runs_amo
     assert told["differences"][0]["difference"] == 0.125
     assert changes(told, "config") == {"rate": (1, [[1, 2, 1]])}
     assert [file["path"] for file in told["code"][0]["files"]] == ["train.py", "collections/growing.yaml"]
-    forget_imports(next(workplace.runs.glob("growing/*add*")))
-    (change,) = document(workplace, f"growing@{old[:8]}", f"growing@{new[:8]}")["code"]
+    forget_imports(next(place.runs.glob("growing/*add*")))
+    (change,) = document(place, f"growing@{old[:8]}", f"growing@{new[:8]}")["code"]
     assert [(file["path"], file["imported"]) for file in change["files"]] == [
         ("collections/growing.yaml", None),
         ("train.py", None),
     ]
-    shown = workplace.slurmkit("compare", f"growing@{old[:8]}", f"growing@{new[:8]}").stdout
+    shown = place.slurmkit("compare", f"growing@{old[:8]}", f"growing@{new[:8]}").stdout
     assert "2 files, +3 -1 lines." in shown
     assert "imported" not in shown
 
@@ -266,14 +274,13 @@ def forget_imports(run: Path) -> None:
         path.write_text(json.dumps(outcome))
 
 
-def test_a_snapshot_of_a_dirty_tree_is_compared_like_a_commit(workplace):
-    (workplace.root / "train.py").write_text(TRAINER)
-    run_all(workplace, GROWING, "growing")
-    (workplace.root / "train.py").write_text(TRAINER.replace('"add": 0.0', '"add": 0.125'))
-    path = workplace.root / "collections" / "growing.yaml"
-    workplace.slurmkit("collection", "create", str(path), "--name", "dirty", "--allow-dirty", "--submit")
-    workplace.wait("dirty")
-    told = document(workplace, "growing", "dirty", "--metric", "total")
+def test_a_snapshot_of_a_dirty_tree_is_compared_like_a_commit(place):
+    run_all(place, GROWING, "growing")
+    (place.root / "train.py").write_text(TRAINER.replace('"add": 0.0', '"add": 0.125'))
+    path = place.root / "collections" / "growing.yaml"
+    place.slurmkit("collection", "create", str(path), "--name", "dirty", "--allow-dirty", "--submit")
+    place.wait("dirty")
+    told = document(place, "growing", "dirty", "--metric", "total")
     (change,) = told["code"]
     assert change["ahead"] == 1
     assert change["files"] == [{"path": "train.py", "added": 1, "removed": 1, "imported": True}]
@@ -283,16 +290,15 @@ def test_a_snapshot_of_a_dirty_tree_is_compared_like_a_commit(workplace):
     assert told["not_comparable"] == {}
     by_task = {row["task"]: row["difference"] for row in told["differences_per"]}
     assert by_task == {"add": -0.125, "sort": 0}
-    assert "(snapshot)" in workplace.slurmkit("compare", "growing", "dirty").stdout
+    assert "(snapshot)" in place.slurmkit("compare", "growing", "dirty").stdout
 
 
-def test_metrics_that_were_edited_after_completion_are_told_and_the_rest_is_compared(workplace):
-    (workplace.root / "train.py").write_text(TRAINER)
-    run_all(workplace, GROWING, "growing")
-    run_all(workplace, GROWING.replace("growing", "again"), "again")
-    edited = next(Path(workplace.runs / "again").glob("*sort*")) / "metrics.json"
+def test_metrics_that_were_edited_after_completion_are_told_and_the_rest_is_compared(place):
+    run_all(place, GROWING, "growing")
+    run_all(place, GROWING.replace("growing", "again"), "again")
+    edited = next(Path(place.runs / "again").glob("*sort*")) / "metrics.json"
     edited.write_text('{"score": 9.0}')
-    done = workplace.slurmkit("compare", "growing", "again", "--metric", "score", "--json", exit_code=1)
+    done = place.slurmkit("compare", "growing", "again", "--metric", "score", "--json", exit_code=1)
     told = json.loads(done.stdout)
     assert [problem["flaw"] for problem in told["problems"]] == ["metrics_changed"]
     assert (told["differences"][0]["n"], told["differences"][0]["difference"]) == (1, 0)

@@ -2,11 +2,12 @@
 
 import json
 import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import Workplace, git
+from forked_commands import ForkedCommands, ForkedWorkplace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -121,26 +122,22 @@ def write(path: Path, record: dict[str, object]) -> None:
     path.write_bytes(json.dumps(record, ensure_ascii=False).encode(errors="surrogatepass"))
 
 
-def run_all(place: Workplace, commands: list[list[str]]) -> list[tuple[int, str, str]]:
-    """Run commands one after the other; none may show a traceback or let a control character through."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("many_commands.py"))],
-        input=json.dumps(commands).encode(),
-        cwd=place.root,
-        env=place.environment(),
-        capture_output=True,
-        timeout=110,
-        check=True,
-    )
-    answers: list[tuple[int, str, str]] = json.loads(done.stdout)
-    for words, (code, out, err) in zip(commands, answers, strict=True):
-        assert code in {0, 1, 2}, (words, err)
-        assert "Traceback" not in err, (words, err)
-        assert "\x1b" not in out + err, (words, out, err)
-    return answers
+@dataclass
+class Hostile(ForkedWorkplace):
+    """A workplace whose commands end in a sentence and let no control character through."""
+
+    def slurmkit(self, *words: str, exit_code: int | None = 0) -> "subprocess.CompletedProcess[str]":
+        done = super().slurmkit(*words, exit_code=exit_code)
+        assert done.returncode in {0, 1, 2}, (words, done.stderr)
+        assert "\x1b" not in done.stdout + done.stderr, (words, done.stdout, done.stderr)
+        return done
+
+    def ask(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command that may well be refused."""
+        return self.slurmkit(*words, exit_code=None)
 
 
-def no_canary(place: Workplace) -> None:
+def no_canary(place: Hostile) -> None:
     named = place.root.parent.rglob(f"{CANARY}*")
     assert [path for path in named if path.name != CANARY or not path.is_relative_to(place.root / ".git")] == []
     assert not Path("/", CANARY).exists()
@@ -148,18 +145,18 @@ def no_canary(place: Workplace) -> None:
 
 
 @pytest.fixture
-def place(workplace: Workplace) -> Workplace:
+def place(workplace: Workplace, forked_commands: ForkedCommands) -> Hostile:
     (workplace.root / "train.py").write_text(RECORDER)
     git(workplace.root, "commit", "-q", "-a", "-m", "Record what is told")
-    return workplace
+    return Hostile(workplace.root, forked_commands)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_in_any_field_of_a_definition_is_refused_or_stays_text(place: Workplace, kind: str) -> None:
+def test_hostile_text_in_any_field_of_a_definition_is_refused_or_stays_text(place: Hostile, kind: str) -> None:
     text = HOSTILE[kind]
     path = place.root.parent / "base.yaml"
     write(path, base())
-    commands = [["collection", "create", str(path), "--name", "base"]]
+    place.slurmkit("collection", "create", str(path), "--name", "base")
     for number, field in enumerate(FIELDS):
         record = base()
         whole = {"check": [text], "exclude": [{"task": text}], "needs": {"base": {"collection": text}}}
@@ -173,19 +170,17 @@ def test_hostile_text_in_any_field_of_a_definition_is_refused_or_stays_text(plac
         write(path, record)
         if field in CREATED:
             name = [] if field == ("name",) else ["--name", f"c{number}"]
-            commands.append(["collection", "create", str(path), *name])
+            done = place.ask("collection", "create", str(path), *name)
         else:  # reads and expands it, too, and shows what it finds
-            commands.append(["collection", "diff", "base", str(path)])
-    answers = run_all(place, commands)
-    assert answers[0][0] == 0
-    refusals = [err for code, _, err in answers if code != 0]
-    assert all(err.startswith("slurmkit: ") for err in refusals)
-    names = Store(place.runs).names()
-    run_all(place, [[*words, name] for name in names for words in (["collection", "show"], ["status"])])
+            done = place.ask("collection", "diff", "base", str(path))
+        assert done.returncode == 0 or done.stderr.startswith("slurmkit: ")
+    for name in Store(place.runs).names():
+        place.ask("collection", "show", name)
+        place.ask("status", name)
     no_canary(place)
 
 
-def test_hostile_text_reaches_config_arguments_and_environment_as_it_is(place: Workplace) -> None:
+def test_hostile_text_reaches_config_arguments_and_environment_as_it_is(place: Hostile) -> None:
     """Real runs, whose command tells what it was given."""
     texts = [text for kind, text in HOSTILE.items() if kind not in {"nul", "surrogate", "braces"}]
     record = base()
@@ -206,7 +201,7 @@ def test_hostile_text_reaches_config_arguments_and_environment_as_it_is(place: W
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOSTILE if kind != "nul"])  # no argument can hold a NUL
-def test_hostile_text_in_any_argument_is_refused_or_stays_text(place: Workplace, kind: str) -> None:
+def test_hostile_text_in_any_argument_is_refused_or_stays_text(place: Hostile, kind: str) -> None:
     text = HOSTILE[kind]
     path = place.root.parent / "definition.yaml"
     write(path, base())
@@ -240,13 +235,14 @@ def test_hostile_text_in_any_argument_is_refused_or_stays_text(place: Workplace,
         ["run", text],
         [text],
     ]
-    run_all(place, commands)
+    for words in commands:
+        place.ask(*words)
     assert place.states("sweep") == {"one_s1": "planned", "two_s1": "planned"}
     no_canary(place)
 
 
 @pytest.mark.parametrize("kind", ["newline", "dollar", "backquotes", "quotes", "dash", "unicode", "surrogate", "rich"])
-def test_a_hostile_file_name_is_a_file_name(place: Workplace, kind: str) -> None:
+def test_a_hostile_file_name_is_a_file_name(place: Hostile, kind: str) -> None:
     """A definition, a tracked file and a folder of such a name."""
     name = HOSTILE[kind].replace("/", "_")
     folder = place.root / f"d{name}"
@@ -267,7 +263,7 @@ def test_a_hostile_file_name_is_a_file_name(place: Workplace, kind: str) -> None
 
 
 @pytest.mark.parametrize("name", [f"a;touch${{IFS}}{CANARY}", f"$(touch${{IFS}}{CANARY})", "-branch", "ключ", "a'b\"c"])
-def test_a_hostile_branch_name_is_a_branch(place: Workplace, name: str) -> None:
+def test_a_hostile_branch_name_is_a_branch(place: Hostile, name: str) -> None:
     path = place.root.parent / "definition.yaml"
     write(path, base())
     commit = git(place.root, "rev-parse", "HEAD")
@@ -287,9 +283,7 @@ WORDS = st.text(st.characters(exclude_characters="\0", codec=None), max_size=30)
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(words=st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=5, max_size=20))
 def test_any_argument_ends_in_a_sentence_and_never_in_a_traceback(
-    workplace: Workplace, words: list[tuple[str, str, str]]
+    place: Hostile, words: list[tuple[str, str, str]]
 ) -> None:
-    run_all(
-        workplace,
-        [["resubmit", f"--where={a}", f"--set={b}", "--failed", "--dry-run", "--", c] for a, b, c in words],
-    )
+    for a, b, c in words:
+        place.ask("resubmit", f"--where={a}", f"--set={b}", "--failed", "--dry-run", "--", c)
