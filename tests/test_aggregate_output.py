@@ -212,9 +212,7 @@ def test_one_wrong_file_is_listed_and_ends_the_command_with_1(project: Path, com
         (["--where", "pv=7"], "no run has '7'"),
     ],
 )
-def test_a_request_without_sense_ends_with_2_and_advice(
-    command: Aggregate, words: list[str], advice: str
-) -> None:
+def test_a_request_without_sense_ends_with_2_and_advice(command: Aggregate, words: list[str], advice: str) -> None:
     done = command(*words, exit_code=2)
     assert advice in done.stderr
     assert not done.stdout
