@@ -28,12 +28,13 @@ from slurmkit.report.figures.kept import fingerprint
 from slurmkit.report.figures.recording import Recorder
 from slurmkit.report.figures.series import means_over_seeds
 from slurmkit.report.figures.standardised import standardise
-from slurmkit.report.figures.style import Drawn, new_drawing, panels, power_text, same_scale, wrapped
+from slurmkit.report.figures.style import PALETTE, Drawn, new_drawing, panels, power_text, same_scale, wrapped
 from slurmkit.report.figures.tradeoff import pareto_front
 from slurmkit.report.layout import Look, lay_out
 from slurmkit.report.markdown import markdown
 from slurmkit.report.model import Report, Section
 from slurmkit.report.write import write
+from slurmkit.states import State
 
 PROBE = "router_test_final/router_probe_accuracy"
 
@@ -221,6 +222,21 @@ def test_bars_of_one_seed_are_its_own_standard_errors_and_say_so(tmp_path: Path)
     assert set(final.data["interval_over"]) == {"test"}
     assert "1.96 standard errors of the run's own test" in final.caption
     assert "Grey lines" in final.caption
+
+
+def test_marks_of_equal_values_are_all_seen(tmp_path: Path) -> None:
+    def result(run: Run) -> Result:
+        if run.axes["task"] != "list_summation":
+            return Result(state=State.PLANNED)
+        return Result({PROBE: 0.5, "router_test_final/final_answer_accuracy": 0.9})
+
+    make_collection(tmp_path, DENSE, result)
+    figure = next(figure for figure in made_report(tmp_path, "dense").figures if figure.name == "trade-off")
+    assert "Of marks with equal values the first lies beneath and is larger." in figure.caption
+    picture = Image.open(io.BytesIO(Drawn(figure.draw, figure.name).written("png"))).convert("RGB")
+    dots = np.asarray(picture)[: picture.height * 3 // 4]  # without the legend
+    colours = [tuple(bytes.fromhex(PALETTE[number].lstrip("#"))) for number in range(4)]
+    assert all(int((dots == colour).all(axis=2).sum()) > 20 for colour in colours)
 
 
 def test_many_settings_of_one_panel_are_listed_beside_it_and_only_those_that_are_drawn(tmp_path: Path) -> None:

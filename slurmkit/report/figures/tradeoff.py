@@ -39,6 +39,7 @@ def tradeoff_figure(material: Material, layout: Layout, choice: Choice) -> Figur
         f"{counted(fronts, 'cell')} that no other cell matches in both and beats in one "
         f"({_better(across)}; {_better(up)}).{interval_note([x, y])}"
         f"{' Panels have one scale, each around its own values.' if len(layout.panels) > 1 else ''}"
+        f"{' Of marks with equal values the first lies beneath and is larger.' if equal_before(data).any() else ''}"
         f"{panel_note(layout)}",
         alt=f"Scatter of {up.label} against {across.label}{layout.each_panel(', a panel for each')}, a mark for each "
         f"setting: {counted_cells(data)}.",
@@ -94,8 +95,14 @@ def pareto_front(points: Floats) -> Bools:
     return ~beaten
 
 
+def equal_before(data: pd.DataFrame) -> "pd.Series[int]":
+    """Return for each cell how many later ones of its panel have the same two values: what would hide its mark."""
+    return data[data["n"] > 0].groupby(["panel", "accuracy", "alignment"]).cumcount(ascending=False)
+
+
 def _draw(data: pd.DataFrame, layout: Layout, across: MetricInfo, up: MetricInfo) -> style.Drawing:
     drawing, flat, rows = wrapped_grid(layout, height_in=2.1)
+    data = data.assign(size=5.5 + 3.5 * equal_before(data))
     of_panel = [data[(data["panel"] == panel) & (data["n"] > 0)] for panel, _ in enumerate(shown_panels(layout))]
     for axes, own in zip(flat, of_panel, strict=True):
         front = own[own["on_front"]].sort_values("accuracy")
@@ -103,7 +110,7 @@ def _draw(data: pd.DataFrame, layout: Layout, across: MetricInfo, up: MetricInfo
         for number, cell in own.groupby("setting"):
             look = style.stroke(layout.settings[int(str(number))].look)
             bars = {"across": cell["accuracy_half_width"], "up": cell["alignment_half_width"]}
-            style.mark(axes, cell["accuracy"], cell["alignment"], look, **bars, size=5.5)
+            style.mark(axes, cell["accuracy"], cell["alignment"], look, **bars, size=float(cell["size"].iloc[0]))
         if own.empty:
             axes.text(0.5, 0.5, "no results yet", transform=axes.transAxes, ha="center", color=style.INK)
         axes.locator_params(axis="x", nbins=4)
