@@ -10,6 +10,8 @@ import os
 import sys
 import tempfile
 
+import kill_at
+
 MODULES = (
     "slurmkit.aggregate.aggregation",
     "slurmkit.aggregate.deltas",
@@ -68,8 +70,12 @@ def command() -> None:
     """Be the command; an exception that is none of its own ends the fork with a traceback."""
     from slurmkit.cli import main
 
+    killed_at = json.loads(os.environ.pop("KILL_AT", "[]"))
     try:
-        main()
+        if killed_at:
+            kill_at.run(*killed_at)
+        else:
+            main()
     except SystemExit as end:
         sys.stdout.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)  # unloading pandas takes longer than a command

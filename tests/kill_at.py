@@ -1,12 +1,10 @@
 """Run the command line, and be killed or interrupted at the N-th point at which it changes something below a folder.
 
-    python kill_at.py SIGNAL FOLDER N COUNT_FILE WORD...
-
 SIGKILL is for this process, as from ``kill -9``; SIGINT for its process group, as from Ctrl-C at a terminal.
 
 A point is the moment before a file or folder is made, opened for writing, renamed or removed, the middle of a write
 (half of the bytes are in the file; SIGINT comes when all are), and the start of another process that lives on (Python
-or sbatch). A command that comes to its end writes the number of its points to COUNT_FILE.
+or sbatch). A command that comes to its end writes the number of its points to a file.
 
 What the kernel has been told survives a SIGKILL, so syncing changes nothing here and is no point.
 """
@@ -69,20 +67,23 @@ class Killer:
         return os.path.abspath(os.fsdecode(path)).startswith(self._below)  # noqa: PTH100 (pathlib would be audited, too)
 
 
-def main() -> None:
-    """Run `slurmkit.cli.main` under a killer."""
-    number, folder, at, count_file, *words = sys.argv[1:]
+def run(number: str, folder: str, at: int, count_file: str) -> None:
+    """Run the command line of ``sys.argv`` under a killer, in a process (group) of its own.
+
+    Args:
+        number: name of the signal.
+        folder: what is below it counts.
+        at: the point at which it comes.
+        count_file: where the number of points is written if the command comes to its end.
+    """
     import slurmkit.cli
 
-    killer = Killer(signal.Signals[number], folder, int(at))
-    sys.argv = ["slurmkit", *words]
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a shell's foreground, whoever started the tests
+    killer = Killer(signal.Signals[number], folder, at)
     sys.addaudithook(killer.audit)
     os.write = killer.write  # type: ignore[assignment]
     try:
         slurmkit.cli.main()
     finally:
         Path(count_file).write_text(str(killer.points), encoding="ascii")
-
-
-if __name__ == "__main__":
-    main()

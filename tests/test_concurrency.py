@@ -8,20 +8,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from conftest import Workplace, git
+from forked_commands import ForkedCommands
 from test_kills import WORK, Place
 
 SHELLS = 8
 
 
 @pytest.fixture
-def place(workplace: Workplace) -> Iterator[Place]:
+def place(workplace: Workplace, forked_commands: ForkedCommands) -> Place:
     (workplace.root / "work.sh").write_text(WORK)
-    return Place(workplace.root)
+    return Place(workplace.root, forked_commands)
 
 
 def at_once(place: Place, *commands: Iterable[str]) -> list[tuple[int, str, str]]:
@@ -119,17 +120,7 @@ def test_submit_status_and_cancel_racing_execute_no_attempt_twice(place: Place) 
 
 def interrupted(place: Place, at: int, *words: str) -> tuple[int, str]:
     """Run the command, to be interrupted at a point; return its exit code and stderr."""
-    script = Path(__file__).with_name("kill_at.py")
-    command = [sys.executable, str(script), "SIGINT", str(place.runs), str(at), str(place.root.parent / "n"), *words]
-    done = subprocess.run(
-        command,
-        cwd=place.root,
-        env=place.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        start_new_session=True,
-    )
+    done = place.struck("SIGINT", at, *words)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stderr
 

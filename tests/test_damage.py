@@ -3,18 +3,18 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Workplace
+from forked_commands import ForkedCommands
 from test_kills import WORK, Place
 
 
 @pytest.fixture
-def place(workplace: Workplace) -> Iterator[Place]:
+def place(workplace: Workplace, forked_commands: ForkedCommands) -> Place:
     (workplace.root / "work.sh").write_text(WORK)
-    return Place(workplace.root)
+    return Place(workplace.root, forked_commands)
 
 
 def test_runs_of_a_deleted_queue_are_unknown_until_they_are_cancelled_and_tried_again(place: Place) -> None:
@@ -56,7 +56,7 @@ def test_a_project_that_was_moved_goes_on(place: Place) -> None:
     place.slurmkit("submit", "sweep", "--run=seed-1")
     place.wait_for_queue()
     place.end_supervisor()
-    moved = Place(place.root.rename(place.root.parent / "moved"))
+    moved = Place(place.root.rename(place.root.parent / "moved"), place.forked)
     try:
         assert moved.status("sweep")["states"] == {"completed": 1, "planned": 2}
         moved.slurmkit("submit", "sweep")

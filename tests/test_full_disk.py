@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Workplace
+from forked_commands import ForkedCommands
 from local_queue import start_supervisor
 from test_kills import WORK, Place
 
@@ -63,7 +64,7 @@ class SmallDisk(Place):
 
 
 @pytest.fixture
-def place(workplace: Workplace, tmp_path: Path) -> Iterator[SmallDisk]:
+def place(workplace: Workplace, forked_commands: ForkedCommands, tmp_path: Path) -> Iterator[SmallDisk]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -72,7 +73,7 @@ def place(workplace: Workplace, tmp_path: Path) -> Iterator[SmallDisk]:
     if mounted.returncode != 0:
         pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
     (workplace.root / "work.sh").write_text(FILL + WORK)
-    place = SmallDisk(workplace.root, disk)
+    place = SmallDisk(workplace.root, forked_commands, disk)
     try:
         yield place
         place.end_queue()

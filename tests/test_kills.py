@@ -3,14 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Workplace, end_supervisor
+from forked_commands import ForkedCommands, ForkedWorkplace
 
 from slurmkit.collection import Collection
 from slurmkit.collection.create import carry_out, plan_create
@@ -36,7 +35,7 @@ MOST_POINTS = 80
 """More than any command has; a loop that comes so far has found a command that never ends."""
 
 
-class Place(Workplace):
+class Place(ForkedWorkplace):
     """A project whose runs are a few lines of shell, and a command that can be killed at any of its points."""
 
     @property
@@ -55,17 +54,21 @@ class Place(Workplace):
         """Create a collection, without the command."""
         carry_out(self.project, plan_create(self.project, path, name=name))
 
+    def struck(self, number: str, at: int, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run the command, and send it a signal at a point (see `kill_at`)."""
+        count = self.root.parent / "points"
+        count.unlink(missing_ok=True)
+        told = json.dumps([number, str(self.runs), at, str(count)])
+        done = self.forked.run(words, self.root, self.environment() | {"KILL_AT": told})
+        assert count.exists() == (done.returncode >= 0)
+        assert done.returncode != 0 or int(count.read_text()) < at
+        return done
+
     def killed(self, at: int, *words: str) -> bool:
         """Run the command, to be killed at a point; say whether it was. If not, it came to its end."""
-        script, count = Path(__file__).with_name("kill_at.py"), self.root.parent / "points"
-        command = [sys.executable, str(script), "SIGKILL", str(self.runs), str(at), str(count), *words]
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode in {0, -signal.SIGKILL}, f"point {at}: {done.stdout}{done.stderr}"
         assert at <= MOST_POINTS
-        if done.returncode == 0:
-            assert int(count.read_text()) < at
+        done = self.struck("SIGKILL", at, *words)
+        assert done.returncode in {0, -signal.SIGKILL}, f"point {at}: {done.stdout}{done.stderr}"
         return done.returncode != 0
 
     def collection(self, name: str) -> Collection:
@@ -96,9 +99,9 @@ class Place(Workplace):
 
 
 @pytest.fixture
-def place(workplace: Workplace) -> Iterator[Place]:
+def place(workplace: Workplace, forked_commands: ForkedCommands) -> Place:
     (workplace.root / "work.sh").write_text(WORK)
-    return Place(workplace.root)
+    return Place(workplace.root, forked_commands)
 
 
 def test_a_killed_create_leaves_the_collection_whole_or_not_there(place: Place) -> None:
