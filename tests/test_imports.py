@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,14 @@ def drawn_order() -> list[str]:
     return [name.strip() for row in rows for name in row.replace("->", ",").split(",")]
 
 
-def sources(package: str) -> Iterator[tuple[str, ast.Module]]:
-    """Yield the dotted name and the syntax tree of every module of a package."""
+@cache
+def sources(package: str) -> dict[str, ast.Module]:
+    """Return the syntax tree of every module of a package by its dotted name."""
+    trees: dict[str, ast.Module] = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), ast.parse(path.read_text())
+        trees[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
+    return trees
 
 
 def run_time_imports(tree: ast.Module) -> Iterator[str]:
@@ -57,7 +61,7 @@ def place(module: str, order: list[str]) -> int | None:
 
 def wrong_imports(package: str, order: list[str]) -> list[str]:
     """Name each import of a module that stands later in the order."""
-    modules = dict(sources(package))
+    modules = sources(package)
     wrong: list[str] = []
     for module, tree in modules.items():
         own = place(module, order)
@@ -74,7 +78,7 @@ def test_every_module_stands_in_the_drawing_once():
     order = drawn_order()
     assert len(order) == len(set(order))
     known = {"slurmkit", "slurmkit.proof.sitecustomize"}
-    assert [name for name, _ in sources("slurmkit") if name not in known and place(name, order) is None] == []
+    assert [name for name in sources("slurmkit") if name not in known and place(name, order) is None] == []
     for name in order:
         path = ROOT / "slurmkit" / name.replace(".", "/")
         assert path.is_dir() or path.with_suffix(".py").is_file(), f"docs/design.md draws {name}, which is not there"
@@ -92,7 +96,7 @@ def test_the_check_finds_an_arrow_that_points_back():
 
 def test_the_start_up_hook_imports_only_the_standard_library():
     """It is loaded by every Python that a run starts."""
-    tree = dict(sources("slurmkit"))["slurmkit.proof.sitecustomize"]
+    tree = sources("slurmkit")["slurmkit.proof.sitecustomize"]
     assert {name.partition(".")[0] for name in run_time_imports(tree)} <= set(sys.stdlib_module_names)
 
 
@@ -100,7 +104,9 @@ def test_the_start_up_hook_imports_only_the_standard_library():
     ("package", "foreign"), [("slurmkit", {"torch", "transformers", "peft", "trainer"}), ("trainer", {"slurmkit"})]
 )
 def test_slurmkit_and_the_trainer_know_nothing_of_each_other(package, foreign):
-    found = {name: {target.partition(".")[0] for target in run_time_imports(tree)} for name, tree in sources(package)}
+    found = {
+        name: {target.partition(".")[0] for target in run_time_imports(tree)} for name, tree in sources(package).items()
+    }
     assert len(found) > 10
     assert {name: both for name, targets in found.items() if (both := targets & foreign)} == {}
 

@@ -1,5 +1,8 @@
 """`slurmkit report` as a person, a job or two shells at once call it."""
 
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from conftest import SWEEP, Workplace, git
@@ -10,7 +13,7 @@ FEW = f"{DENSE}report: {{figures: [completion]}}\n"
 
 
 def test_a_report_of_an_unfinished_collection_says_that_it_is_partial(workplace: Workplace) -> None:
-    make_collection(workplace.root, DENSE, dense_result)
+    make_collection(workplace.root, FEW, dense_result)
     done = workplace.slurmkit("report", "dense")
     page = workplace.root / "reports" / "dense" / "report.md"
     assert str(page) in done.stdout.splitlines()
@@ -47,21 +50,45 @@ def test_two_reports_at_once_leave_one_whole_report(workplace: Workplace) -> Non
     make_collection(workplace.root, FEW, dense_result)
     both = [workplace.start("report", "dense") for _ in range(2)]
     for process in both:
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate()
         assert process.returncode == 0, told
     folder = workplace.root / "reports" / "dense"
     assert "## Missing cells" in (folder / "report.md").read_text()
     assert [path.name for path in folder.rglob("*.tmp")] == []
 
 
+WAITING = """\
+import json, pathlib, sys, time
+while not pathlib.Path("go").exists():
+    time.sleep(0.05)
+(pathlib.Path(sys.argv[2]) / "metrics.json").write_text(json.dumps({"score": 1.0}))
+"""
+"""A trainer that ends when the project has a file `go`."""
+
+
 def test_a_watched_report_is_written_anew_and_ends_with_the_last_run(workplace: Workplace) -> None:
-    path = workplace.define(SWEEP.replace("act: complete", "act: sleep, seconds: 6"))
+    go, page = workplace.root / "go", workplace.root / "reports" / "sweep" / "report.md"
+    (workplace.root / "train.py").write_text(WAITING.replace('"go"', repr(str(go))))
+    path = workplace.define(SWEEP.replace("time: 60s", "time: 1h"))
     workplace.slurmkit("collection", "create", str(path), "--submit")
-    told = workplace.slurmkit("report", "sweep", "--watch").stderr
+    watching = workplace.start("report", "sweep", "--watch")
+    wait_until(page.exists, watching)
+    first = page.read_text()
+    go.touch()
+    _, told = watching.communicate()
+    assert watching.returncode == 0, told
+    assert "0/4 complete" in first
+    assert "**PARTIAL.** No run has results yet" in first
     assert told.count("2 tasks x 2 seeds = 4 runs.") >= 2
-    page = (workplace.root / "reports" / "sweep" / "report.md").read_text()
-    assert "4/4 complete" in page
-    assert "PARTIAL" not in page
+    assert "4/4 complete" in page.read_text()
+    assert "PARTIAL" not in page.read_text()
+
+
+def wait_until(claim: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Wait for what a process brings about, however long it takes: the test's own limit is the end of it."""
+    while not claim():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
 
 
 def test_a_folder_that_cannot_be_made_is_told_and_not_a_traceback(workplace: Workplace) -> None:

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import DENSE, dense_result, made_report, make_collection
+from conftest import Workplace, git
+from report_runs import DENSE, dense_result, make_collection
 
 from slurmkit.report.html import inline_svg
-from slurmkit.report.write import write
 
 BROWSER = shutil.which("chromium")
 REQUIRED = bool(os.environ.get("SLURMKIT_REQUIRE_BROWSER"))
-pytestmark = pytest.mark.skipif(
-    BROWSER is None and not REQUIRED, reason="needs a browser: install Debian's package chromium"
-)
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None and not REQUIRED, reason="needs a browser: install Debian's package chromium"),
+    pytest.mark.xdist_group("page"),  # one browser, and one report with all its figures
+]
 
 CONTRAST = """() => {
   const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
@@ -56,11 +57,12 @@ class Shown:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what the command writes, with every figure."""
     root = tmp_path_factory.mktemp("page")
+    git(root, "init", "-q")
     make_collection(root, DENSE, dense_result)
-    out = root / "reports" / "dense"
-    write(made_report(root, "dense"), out)
-    return out
+    Workplace(root).slurmkit("report", "dense")
+    return root / "reports" / "dense"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def browser() -> Iterator[Any]:
 
     assert BROWSER is not None, "SLURMKIT_REQUIRE_BROWSER is set, and there is no chromium"
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"], timeout=0)
         yield started
         started.close()
 
@@ -77,6 +79,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def shown(browser: Any, folder: Path) -> Iterator[Shown]:
     context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light")
+    context.set_default_timeout(0)  # a test's own limit is the end of it
     shown = Shown(context.new_page(), folder)
     shown.page.on("console", lambda message: shown.said.append(message.text))
     shown.page.on("pageerror", lambda error: shown.said.append(str(error)))
@@ -87,6 +90,7 @@ def shown(browser: Any, folder: Path) -> Iterator[Shown]:
 
 
 def test_a_page_says_nothing_and_asks_for_nothing(shown: Shown) -> None:
+    shown.page.wait_for_load_state("networkidle")
     assert shown.said == []
     assert shown.asked == [(shown.folder / "report.html").as_uri()]
 
