@@ -104,11 +104,12 @@ class Watch:
         """
         if not jobs:
             return {}
-        poll = self._read()
+        poll = before = self._read()
         if not self._usable(poll, jobs):
             with self._one_at_a_time():
                 poll = self._read()
-                if not self._usable(poll, jobs):
+                came = (poll.answered_at, poll.failed_at) != (before.answered_at, before.failed_at)
+                if not self._usable(poll, jobs, came_meanwhile=came):
                     poll = _poll(poll, jobs)
                     self._keep(poll)
         if poll.failure:
@@ -122,12 +123,16 @@ class Watch:
             self._changed.parent.mkdir(parents=True, exist_ok=True)
             files.write_json(self._changed, self._not_before, mode=0o600, durable=False)
 
-    def _usable(self, poll: _Poll, jobs: Mapping[str, str]) -> bool:
-        """Say whether an answer, or a failure to get one, is young enough; a failure is one for all jobs."""
+    def _usable(self, poll: _Poll, jobs: Mapping[str, str], *, came_meanwhile: bool = False) -> bool:
+        """Say whether an answer, or a failure to get one, is young enough; a failure is one for all jobs.
+
+        One that came while this shell waited for it is, however long it took this shell to notice.
+        """
         begin, end = (poll.failed_at, poll.failed_at) if poll.failure else (poll.taken_at, poll.answered_at)
-        if begin <= max(self._not_before, self._last_change()) or not 0.0 <= time.time() - end < POLL_INTERVAL_S:
+        if begin <= max(self._not_before, self._last_change()):
             return False
-        return bool(poll.failure) or poll.covers(jobs)
+        young = came_meanwhile or 0.0 <= time.time() - end < POLL_INTERVAL_S
+        return young and (bool(poll.failure) or poll.covers(jobs))
 
     def _last_change(self) -> float:
         try:
