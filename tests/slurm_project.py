@@ -86,20 +86,21 @@ class OnCluster(Workplace):
     def wait(self, name: str, timeout_s: float = PATIENCE_S) -> dict[str, str]:
         """Wait until nothing is under way, by squeue first: it costs a tenth of the command, and tells at once.
 
-        Then until accounting has heard of it: the command would take squeue's word if that took too long.
+        Then until accounting has heard of what went wrong: the command would take squeue's word if that took too long.
         """
         active = "--states=pending,running,suspended,completing,configuring"
         self.cluster.wait(lambda: not self.jobs(active), f"no job of {name} is left", timeout_s)
         if self.cluster.kind.accounting:
-            self.cluster.wait(self._accounted, "accounting has all ends", timeout_s)
+            self.cluster.wait(self._accounted, "accounting has the ends", timeout_s)
         return super().wait(name, timeout_s)
 
     def _accounted(self) -> bool:
-        listed = self.cluster.run("squeue", "--noheader", "--states=all", "--format=%F|%Z").splitlines()
-        mine = {row.partition("|")[0] for row in listed if row.partition("|")[2].startswith(f"{self.root}/")}
-        rows = [row.split("|") for row in self.cluster.sacct(",".join(sorted(mine)), "JobID,State,End")] if mine else []
-        known = {job.partition("_")[0] for job, _, _ in rows}
-        return mine == known and all(end != "Unknown" for _, _, end in rows)
+        options = ("--noheader", "--array", "--states=all", "--format=%F|%T|%Z")
+        listed = [row.split("|", 2) for row in self.cluster.run("squeue", *options).splitlines()]
+        arrays = {array for array, state, at in listed if state != "COMPLETED" and at.startswith(f"{self.root}/")}
+        rows = self.cluster.sacct(",".join(sorted(arrays)), "JobID,End") if arrays else []
+        known = {row.partition("|")[0].partition("_")[0] for row in rows}
+        return arrays == known and not any(row.endswith("|Unknown") for row in rows)
 
     def nodes_of(self, jobs: list[str]) -> list[str]:
         """Return the node that each of some jobs runs on; empty for one that does not run."""
