@@ -1,6 +1,8 @@
 """Runs that need each other, in one collection and across several: submitted, refused, armed again and told of."""
 
 import pytest
+from conftest import Workplace
+from forked_commands import ForkedCommands, ForkedWorkplace
 
 from slurmkit.collection.needs import needed_first
 from slurmkit.records import Row
@@ -22,6 +24,11 @@ config: {act: bug, seed: 0, of: a}
 axes: {seed: {key: seed, values: [1]}}
 resources: {cpus: 1, mem: 300M, time: 60s}
 """
+
+
+@pytest.fixture
+def workplace(workplace: Workplace, forked_commands: ForkedCommands) -> ForkedWorkplace:
+    return ForkedWorkplace(workplace.root, forked_commands)
 
 
 def row(number: int, *needed: int) -> Row:

@@ -1,12 +1,20 @@
 """Collections come from definitions, and follow their edits without losing a run."""
 
+import dataclasses
 import json
 import subprocess
 import time
 
-from conftest import SWEEP, git
+import pytest
+from conftest import SWEEP, Workplace, git
+from forked_commands import ForkedCommands, ForkedWorkplace
 
 from slurmkit.collection import Collection
+
+
+@pytest.fixture
+def workplace(workplace: Workplace, forked_commands: ForkedCommands) -> ForkedWorkplace:
+    return ForkedWorkplace(workplace.root, forked_commands)
 
 
 def names(workplace, collection="sweep") -> list[str]:
@@ -231,12 +239,12 @@ def test_without_git_the_error_says_what_to_do(workplace, tmp_path):
     (bare / "sweep.yaml").write_text(SWEEP)
     command = workplace.start("collection", "create", str(bare / "sweep.yaml"))
     command.communicate()
-    place = type(workplace)(bare)
+    place = dataclasses.replace(workplace, root=bare)
     assert "git init" in place.slurmkit("collection", "create", "sweep.yaml", exit_code=2).stderr
 
 
 def test_init_makes_a_repository_in_which_the_first_sweep_runs(tmp_path, workplace):
-    place = type(workplace)(tmp_path / "fresh")
+    place = dataclasses.replace(workplace, root=tmp_path / "fresh")
     place.root.mkdir()
     subprocess.run(["git", "init", "-q"], cwd=place.root, check=True)
     place.slurmkit("init")

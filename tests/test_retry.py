@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from conftest import SWEEP
+from conftest import SWEEP, Workplace
+from forked_commands import ForkedCommands, ForkedWorkplace
 
 from slurmkit.collection.retry import RetryLimitError, changes_for, describe, refuse_swept
 from slurmkit.errors import UsageError
@@ -19,6 +20,11 @@ CONFIG = {
     "shuffle": True,
 }
 OOM = {"oom": {"changes": {"resources.mem": "x2"}, "limit": 2}}
+
+
+@pytest.fixture
+def workplace(workplace: Workplace, forked_commands: ForkedCommands) -> ForkedWorkplace:
+    return ForkedWorkplace(workplace.root, forked_commands)
 
 
 def after(reason, rules, by_hand=(), before=None):
