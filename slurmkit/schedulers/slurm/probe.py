@@ -92,14 +92,17 @@ class _Probe:
         self.accounting = ""
 
     def watch(self, wait_s: float) -> None:
-        """Look until all is seen, or the time is over."""
+        """Look until all is seen, or the time is over; the last look comes after that."""
         deadline = time.monotonic() + wait_s
         next_question = 0.0
-        while not self._complete() and time.monotonic() < deadline:
+        while not self._complete():
+            now = time.monotonic()
             self._look()
-            if time.monotonic() >= next_question:
+            if now >= min(next_question, deadline):
                 self._ask()
                 next_question = time.monotonic() + _ASK_EVERY_S
+            if now >= deadline:
+                return
             time.sleep(_LOOK_EVERY_S)
 
     def _complete(self) -> bool:
