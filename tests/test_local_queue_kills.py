@@ -133,6 +133,29 @@ def test_a_lock_that_no_supervisor_holds_is_waited_for(queue: Queue) -> None:
     assert queue.supervisor() != killed
 
 
+KILLED_STARTER = """
+import os, signal, sys
+from pathlib import Path
+from slurmkit.schedulers.local import daemon, supervisor
+
+supervisor.IDLE_S = 600
+starter, read = os.getpid(), os.read
+os.read = lambda *asked: os.kill(starter, signal.SIGKILL) if os.getpid() == starter else read(*asked)
+daemon.main(Path(sys.argv[1]))
+"""
+
+
+def test_a_supervisor_stands_though_who_waited_for_it_was_killed(queue: Queue) -> None:
+    launch.make_queue(queue.path)
+    environment = os.environ | {processes.MARK: launch.MARK_PLACEHOLDER}
+    starter = subprocess.run([sys.executable, "-c", KILLED_STARTER, str(queue.path)], env=environment, check=False)
+    assert starter.returncode == -signal.SIGKILL
+    queue.wait(queue.supervisor)
+    first = queue.supervisor()
+    assert queue.executor.submit(int).result() == 0
+    assert queue.supervisor() == first
+
+
 def test_a_running_job_outlives_its_supervisor_and_is_adopted(queue: Queue, tmp_path: Path) -> None:
     log = tmp_path / "log"
     for number, text in ((signal.SIGKILL, "one"), (signal.SIGTERM, "two")):

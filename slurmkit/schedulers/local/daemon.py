@@ -27,10 +27,10 @@ def main(queue: Path) -> None:
     try:
         lock = lock_if_unsupervised(queue)
     except (SchedulerError, OSError) as error:
-        os.write(stands, str(error).encode(errors="replace"))
+        _tell(stands, str(error).encode(errors="replace"))
         raise
     if lock is None:
-        os.write(stands, _STANDS)  # another one stands
+        _tell(stands, _STANDS)  # another one stands
         return
     _preload()
     supervisor = Supervisor(
@@ -48,9 +48,9 @@ def main(queue: Path) -> None:
         record = {"pid": me.pid, "ticks": me.ticks, "started_at": now(), "python": sys.executable}
         files.write_json(queue / "supervisor.json", record, mode=0o600, durable=False)
     except (StoreError, OSError) as error:  # on a full disk the log does not take it
-        os.write(stands, str(error).encode(errors="replace"))
+        _tell(stands, str(error).encode(errors="replace"))
         raise
-    os.write(stands, _STANDS)
+    _tell(stands, _STANDS)
     os.close(stands)
     child = supervisor.run()
     if child is not None:
@@ -88,6 +88,12 @@ def _detach(log: Path) -> int:
     os.closerange(3, writer)
     os.closerange(writer + 1, 65536)
     return writer
+
+
+def _tell(stands: int, what: bytes) -> None:
+    """Write to who waits for the supervisor, unless that was killed meanwhile: there is work all the same."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(stands, what)
 
 
 def _preload() -> None:
