@@ -41,16 +41,17 @@ backend_option = click.option(
 )
 
 
-def selection_options(command: F) -> F:
+run_option = click.option(
+    "--run", "runs", multiple=True, metavar="ID", help="Only this run: its name, or its id's beginning."
+)
+
+state_option = click.option("--state", "states", multiple=True, help="Only runs in this state (failed, running, ...).")
+
+
+def selection_options(command: F, reason_help: str = "Only runs that failed so (oom, timeout, error, ...).") -> F:
     """Add --where, --state, --reason and --run to a command."""
-    for option in (
-        click.option(
-            "--run", "runs", multiple=True, metavar="ID", help="Only this run: its name, or its id's beginning."
-        ),
-        click.option("--reason", "reasons", multiple=True, help="Only runs that failed so (oom, timeout, error, ...)."),
-        click.option("--state", "states", multiple=True, help="Only runs in this state (failed, running, ...)."),
-        where_option,
-    ):
+    reason_option = click.option("--reason", "reasons", multiple=True, help=reason_help)
+    for option in (run_option, reason_option, state_option, where_option):
         command = option(command)
     return command
 

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -12,8 +13,11 @@ from slurmkit.cli.common import (
     narrate,
     open_collection,
     plural,
+    run_option,
     select,
     selection_options,
+    state_option,
+    where_option,
 )
 from slurmkit.collection import Collection, verbs
 from slurmkit.collection.handover import Forecast, order_of
@@ -32,7 +36,9 @@ _WAIT = click.option("--wait", is_flag=True, help="Follow until all has ended (C
 
 @click.command()
 @collection_argument
-@selection_options
+@where_option
+@state_option
+@run_option
 @click.option(
     "--canary",
     type=click.IntRange(1),
@@ -47,7 +53,6 @@ def submit(
     name: str | None,
     where: tuple[str, ...],
     states: tuple[str, ...],
-    reasons: tuple[str, ...],
     runs: tuple[str, ...],
     canary: int | None,
     then: str | None,
@@ -65,7 +70,7 @@ def submit(
     opened = open_collection(name)
 
     def choose(statuses: list[RunStatus]) -> list[RunStatus]:
-        return select(statuses, where, states=states, reasons=reasons, runs=runs)
+        return select(statuses, where, states=states, runs=runs)
 
     done = verbs.submit(opened.project, opened.records, choose, backend=backend, dry_run=dry_run, canary=canary or 0)
     _report(opened, done, "submit", dry_run=dry_run)
@@ -170,7 +175,7 @@ def parse_changes(changes: Sequence[str]) -> list[tuple[str, Json]]:
 @click.command()
 @collection_argument
 @click.option("--all", "everything", is_flag=True, help="All runs that have not ended.")
-@selection_options
+@partial(selection_options, reason_help="Only runs that are tried again because they failed so (oom, ...).")
 @_DRY_RUN
 def cancel(
     name: str | None,
@@ -183,13 +188,13 @@ def cancel(
 ) -> None:
     """End runs with all their processes, and take those not started out of the queue."""
     if not (everything or where or states or reasons or runs):
-        raise UsageError("which runs? Give --all, --state, --where or --run.")
+        raise UsageError("which runs? Give --all, --reason, --state, --where or --run.")
     opened = open_collection(name)
 
     def choose(statuses: list[RunStatus]) -> list[RunStatus]:
         return select(statuses, where, states=states, reasons=reasons, runs=runs)
 
-    cancelled = verbs.cancel(opened.project, opened.records, choose, dry_run=dry_run)
+    cancelled = verbs.cancel(opened.project, opened.records, choose, dry_run=dry_run, with_causes=bool(reasons))
     for status in cancelled:
         click.echo(f"{status.id}  {status.state:<9}  {status.name}")
     narrate(f"{'would cancel' if dry_run else 'cancelled'} {plural(len(cancelled), 'run')}")

@@ -13,6 +13,7 @@ from slurmkit.collection.follow_up import cancel_follow_up
 from slurmkit.collection.poll import Snapshot, poll
 from slurmkit.collection.spent import advice
 from slurmkit.errors import PinError, SlurmkitError, UsageError
+from slurmkit.ledger import replay
 from slurmkit.project import Project
 from slurmkit.records import Json, RunStatus
 from slurmkit.states import State
@@ -170,11 +171,21 @@ def _submit_held(project: Project, other: str, name: str, backend: str) -> int:
     return len(done.plan.items)
 
 
-def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_run: bool) -> list[RunStatus]:
+def cancel(
+    project: Project, records: CollectionStore, choose: Choice, *, dry_run: bool, with_causes: bool = False
+) -> list[RunStatus]:
     """Cancel the chosen runs: end those under way, and take those not submitted out of the plan.
 
     The end of a job is observed later; that of a run of which no more will be heard (unknown) is recorded at once, or
     it could never be tried again.
+
+    Args:
+        project: the project.
+        records: the collection.
+        choose: which runs.
+        dry_run: plan only.
+        with_causes: let the reason of a run that has not ended, which has none of its own, be why the attempt before
+            failed.
 
     Returns:
         the runs cancelled.
@@ -184,10 +195,10 @@ def cancel(project: Project, records: CollectionStore, choose: Choice, *, dry_ru
     """
     if dry_run:
         snapshot = poll(project.store, records)
-        return _cancellable(snapshot, choose(_with_retired(snapshot)))
+        return _cancellable(snapshot, choose(_choosable(snapshot, with_causes=with_causes)))
     with records.lock():
         snapshot = poll(project.store, records, locked=True)
-        doomed = _cancellable(snapshot, choose(_with_retired(snapshot)))
+        doomed = _cancellable(snapshot, choose(_choosable(snapshot, with_causes=with_causes)))
         _end_jobs(project.store, snapshot, [status for status in doomed if status.state.active])
         jobless = [status.id for status in doomed if not status.state.active or status.state is State.UNKNOWN]
         if jobless:
@@ -201,6 +212,16 @@ def _with_retired(snapshot: Snapshot) -> list[RunStatus]:
     """Return where the runs stand, and of those that an extension retired the ones that are still under way."""
     retired = [status for status in snapshot.statuses(snapshot.retired) if status.state.active]
     return [*snapshot.statuses(), *retired]
+
+
+def _choosable(snapshot: Snapshot, *, with_causes: bool) -> list[RunStatus]:
+    statuses = _with_retired(snapshot)
+    if not with_causes:
+        return statuses
+    before = replay(snapshot.records.events(), where=str(snapshot.records.journal)).previous
+    again = [status.id for status in statuses if not status.state.terminal and status.id in before]
+    causes = {run: before[run].reason for run in again}
+    return [status._replace(reason=causes.get(status.id, status.reason)) for status in statuses]
 
 
 def _cancellable(snapshot: Snapshot, statuses: Sequence[RunStatus]) -> list[RunStatus]:
