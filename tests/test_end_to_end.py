@@ -1,4 +1,4 @@
-"""The installed command drives a small real sweep from the definition to the table."""
+"""The installed command drives a small real sweep from the definition to the table; smaller questions go to forks."""
 
 import csv
 import json
@@ -7,9 +7,17 @@ import signal
 import time
 
 import pytest
+from conftest import Workplace
+from forked_commands import ForkedCommands, ForkedWorkplace
 from local_queue import PATIENT, start_supervisor
 
 from slurmkit.project import Project
+
+
+@pytest.fixture
+def forked(workplace: Workplace, forked_commands: ForkedCommands) -> ForkedWorkplace:
+    return ForkedWorkplace(workplace.root, forked_commands)
+
 
 MIXED = """\
 name: mixed
@@ -90,32 +98,32 @@ resources: {mem: 300M, time: 60s}
 """
 
 
-def test_runs_wait_for_what_they_need_and_are_armed_again_when_it_is_retried(workplace):
-    base = workplace.define(BASE, "base.yaml")
-    needy = workplace.define(NEEDY, "needy.yaml")
-    workplace.slurmkit("collection", "create", str(base), "--submit")
-    workplace.slurmkit("collection", "create", str(needy), "--submit")
-    workplace.wait("base")
-    states = workplace.wait("needy")
+def test_runs_wait_for_what_they_need_and_are_armed_again_when_it_is_retried(forked):
+    base = forked.define(BASE, "base.yaml")
+    needy = forked.define(NEEDY, "needy.yaml")
+    forked.slurmkit("collection", "create", str(base), "--submit")
+    forked.slurmkit("collection", "create", str(needy), "--submit")
+    forked.wait("base")
+    states = forked.wait("needy")
     assert sorted(states.values()) == ["blocked", "blocked", "completed", "completed"]
-    shown = workplace.slurmkit("status", "needy").stdout
+    shown = forked.slurmkit("status", "needy").stdout
     assert "blocked 2: needs base/" in shown
     assert "which is failed: error" in shown
 
-    retried = workplace.slurmkit("resubmit", "base", "--failed", "--set", "act=complete")
+    retried = forked.slurmkit("resubmit", "base", "--failed", "--set", "act=complete")
     assert "changes the science" in retried.stderr
     assert "also submitted 2 runs of needy" in retried.stderr
-    workplace.wait("base")
-    assert set(workplace.wait("needy").values()) == {"completed"}
-    table = workplace.slurmkit("aggregate", "base")
+    forked.wait("base")
+    assert set(forked.wait("needy").values()) == {"completed"}
+    table = forked.slurmkit("aggregate", "base")
     assert "retried with another config than their cell's (act=complete): task-sort" in table.stdout + table.stderr
-    config = json.loads(next(workplace.runs.glob("needy/*add*/config.json")).read_text())
-    assert config["base"].startswith(str(workplace.runs / "base"))
+    config = json.loads(next(forked.runs.glob("needy/*add*/config.json")).read_text())
+    assert config["base"].startswith(str(forked.runs / "base"))
     assert config["base"].endswith("/metrics.json")
 
 
-def test_cancel_ends_the_running_and_takes_out_the_waiting(workplace):
-    path = workplace.define(
+def test_cancel_ends_the_running_and_takes_out_the_waiting(forked):
+    path = forked.define(
         """\
         name: slow
         command: ["{python}", "train.py", "{config}", "{run_dir}"]
@@ -124,12 +132,12 @@ def test_cancel_ends_the_running_and_takes_out_the_waiting(workplace):
         resources: {mem: 300M}
         """
     )
-    workplace.slurmkit("collection", "create", str(path), "--submit")
-    cancelled = workplace.slurmkit("cancel", "slow", "--all")
+    forked.slurmkit("collection", "create", str(path), "--submit")
+    cancelled = forked.slurmkit("cancel", "slow", "--all")
     assert "cancelled 4 runs" in cancelled.stderr
-    assert set(workplace.wait("slow").values()) == {"cancelled"}
-    workplace.slurmkit("resubmit", "slow", "--state", "cancelled", "--set", "act=complete")
-    assert set(workplace.wait("slow").values()) == {"completed"}
+    assert set(forked.wait("slow").values()) == {"cancelled"}
+    forked.slurmkit("resubmit", "slow", "--state", "cancelled", "--set", "act=complete")
+    assert set(forked.wait("slow").values()) == {"completed"}
 
 
 def test_run_works_in_the_foreground_with_its_output_on_the_terminal(workplace):
@@ -141,27 +149,27 @@ def test_run_works_in_the_foreground_with_its_output_on_the_terminal(workplace):
     assert workplace.status("mixed")["states"] == {"completed": 1, "failed": 1, "planned": 2}
 
 
-def test_a_dirty_tree_is_refused_with_its_files_and_pinned_when_allowed(workplace):
-    path = workplace.define(MIXED)
-    (workplace.root / "train.py").write_text((workplace.root / "train.py").read_text().replace("1.0", "2.0"))
-    (workplace.root / "helper.txt").write_text("new")
-    refused = workplace.slurmkit("collection", "create", str(path), exit_code=2)
+def test_a_dirty_tree_is_refused_with_its_files_and_pinned_when_allowed(forked):
+    path = forked.define(MIXED)
+    (forked.root / "train.py").write_text((forked.root / "train.py").read_text().replace("1.0", "2.0"))
+    (forked.root / "helper.txt").write_text("new")
+    refused = forked.slurmkit("collection", "create", str(path), exit_code=2)
     assert "train.py" in refused.stderr
     assert "helper.txt" in refused.stderr
     assert "--allow-dirty" in refused.stderr
-    workplace.slurmkit("collection", "create", str(path), "--allow-dirty")
-    header = json.loads((workplace.runs / "mixed/.slurmkit/collection.json").read_text())
-    checkout = workplace.runs / ".checkouts" / header["commit"]
+    forked.slurmkit("collection", "create", str(path), "--allow-dirty")
+    header = json.loads((forked.runs / "mixed/.slurmkit/collection.json").read_text())
+    checkout = forked.runs / ".checkouts" / header["commit"]
     assert (checkout / "helper.txt").read_text() == "new"
     assert "2.0" in (checkout / "train.py").read_text()
 
 
-def test_the_commit_runs_and_not_the_working_tree(workplace):
-    path = workplace.define(MIXED)
-    workplace.slurmkit("collection", "create", str(path))
-    (workplace.root / "train.py").write_text("raise SystemExit('the working tree ran')")
-    workplace.slurmkit("submit", "mixed", "--where", "kind=fine")
-    states = workplace.wait("mixed")
+def test_the_commit_runs_and_not_the_working_tree(forked):
+    path = forked.define(MIXED)
+    forked.slurmkit("collection", "create", str(path))
+    (forked.root / "train.py").write_text("raise SystemExit('the working tree ran')")
+    forked.slurmkit("submit", "mixed", "--where", "kind=fine")
+    states = forked.wait("mixed")
     assert states["kind-fine"] == "completed"
 
 
@@ -177,8 +185,8 @@ def test_the_commit_runs_and_not_the_working_tree(workplace):
         (["aggregate"], "no collection"),
     ],
 )
-def test_a_request_that_makes_no_sense_exits_2_with_what_to_do(workplace, words, message):
-    assert message in workplace.slurmkit(*words, exit_code=2).stderr
+def test_a_request_that_makes_no_sense_exits_2_with_what_to_do(forked, words, message):
+    assert message in forked.slurmkit(*words, exit_code=2).stderr
 
 
 def test_run_says_how_its_run_ended(workplace):
@@ -215,16 +223,16 @@ def test_following_a_log_ends_when_its_worker_is_killed(workplace):
     assert "seed-1: failed" in told
 
 
-def test_a_choice_that_fits_no_run_is_an_empty_answer(workplace):
-    path = workplace.define(MIXED)
-    workplace.slurmkit("collection", "create", str(path))
-    told = json.loads(workplace.slurmkit("status", "mixed", "--state", "running", "--json").stdout)
+def test_a_choice_that_fits_no_run_is_an_empty_answer(forked):
+    path = forked.define(MIXED)
+    forked.slurmkit("collection", "create", str(path))
+    told = json.loads(forked.slurmkit("status", "mixed", "--state", "running", "--json").stdout)
     assert told["runs"] == []
-    assert "no run matches --state failed" in workplace.slurmkit("resubmit", "mixed", "--failed").stderr
+    assert "no run matches --state failed" in forked.slurmkit("resubmit", "mixed", "--failed").stderr
 
 
-def test_diff_takes_a_file_alone(workplace):
-    path = workplace.define(MIXED)
-    workplace.slurmkit("collection", "create", str(path))
-    workplace.define(MIXED.replace("score: 0.25", "score: 0.5"))
-    assert "score 0.25 -> 0.5" in workplace.slurmkit("collection", "diff", str(path)).stdout
+def test_diff_takes_a_file_alone(forked):
+    path = forked.define(MIXED)
+    forked.slurmkit("collection", "create", str(path))
+    forked.define(MIXED.replace("score: 0.25", "score: 0.5"))
+    assert "score 0.25 -> 0.5" in forked.slurmkit("collection", "diff", str(path)).stdout
