@@ -14,7 +14,8 @@ import pytest
 
 from slurmkit.cli import cli
 from slurmkit.definition.model import parse_definition
-from slurmkit.expand import expand
+from slurmkit.expand import expand, resolve_config
+from trainer.check import validate
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -157,6 +158,15 @@ def test_definitions_in_the_readme_expand():
         runs = expand(parse_definition(body.encode(), f"README.md, block {number}")).runs
         claim = re.search(rf"{re.escape(body)}```\n\nThis is [\d x]+= (\d+) runs", text)
         assert claim is None or int(claim[1]) == len(runs)
+
+
+def test_whole_definitions_for_the_trainer_pass_its_check():
+    found = [body for document in DOCUMENTS for body in blocks(document.read_text(), "yaml") if "trainer, run" in body]
+    assert found
+    for body in found:
+        definition = parse_definition(body.encode(), "docs")
+        for run in expand(definition).runs:
+            assert validate(resolve_config(definition.config, run.set))[0] == [], body
 
 
 def test_the_command_reference_is_what_the_code_says():
