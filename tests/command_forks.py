@@ -32,6 +32,8 @@ MODULES = (
     "slurmkit.comparison.document",
     "slurmkit.comparison.text",
     "slurmkit.schedulers.local.scheduler",
+    "slurmkit.schedulers.slurm.scheduler",
+    "submitit.slurm.slurm",
 )
 """What takes long to import, and what most commands import."""
 

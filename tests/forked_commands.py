@@ -3,6 +3,7 @@
 What starting the command, or a process of its own, is part of belongs to `Workplace`.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -51,9 +52,9 @@ class ForkedWorkplace(Workplace):
         return done
 
 
-@pytest.fixture(scope="session")
-def forked_commands() -> Iterator[ForkedCommands]:
-    """Return a process that forks, for as long as the tests run."""
+@contextlib.contextmanager
+def forking() -> Iterator[ForkedCommands]:
+    """Have a process that forks, for the time of the block."""
     with subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("command_forks.py"))],
         stdin=subprocess.PIPE,
@@ -61,5 +62,14 @@ def forked_commands() -> Iterator[ForkedCommands]:
         text=True,
         start_new_session=True,
     ) as process:
-        yield ForkedCommands(process)
-        os.killpg(process.pid, signal.SIGKILL)  # a command that hangs, too
+        try:
+            yield ForkedCommands(process)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # a command that hangs, too
+
+
+@pytest.fixture(scope="session")
+def forked_commands() -> Iterator[ForkedCommands]:
+    """Return a process that forks, for as long as the tests run."""
+    with forking() as commands:
+        yield commands

@@ -1,14 +1,13 @@
 """The submitting command killed at a hundred moments around a real sbatch: nothing is lost, nothing is doubled."""
 
+import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
+from forked_commands import ForkedCommands, forking
 from slurm_cluster import Cluster
 from slurm_project import OnCluster, create, place
 
@@ -20,6 +19,8 @@ axes:
   seed: SEEDS
 resources: {cpus: 1, mem: 100M, time: 5m, extra: {begin: now+1hours}}
 """
+Kill = Callable[[OnCluster, ForkedCommands, float, list[str]], None]
+
 CHANGES = 22
 """Moments at which a command changes a record or calls sbatch; submitting one run has 24 of them at least."""
 
@@ -39,7 +40,6 @@ exit $status
 """Kills the command that called it, after a delay, and ends only then: the command is sure to be there still."""
 
 
-@pytest.mark.timeout(300)
 def test_a_submitter_killed_at_a_hundred_moments_around_sbatch_loses_and_doubles_nothing(
     nodes_cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -64,23 +64,23 @@ def test_a_submitter_killed_at_a_hundred_moments_around_sbatch_loses_and_doubles
         assert set(where.starts("sweep").values()) == {1}
 
 
-def submit_all(where: OnCluster, kill: Callable[[OnCluster, float, list[str]], None], moments: list[float]) -> None:
+def submit_all(where: OnCluster, kill: Kill, moments: list[float]) -> None:
     """Submit run by run, each by a command that is killed at a moment of its own; in the end what is left."""
     create(where, SWEEP.replace("SEEDS", str([*range(len(moments))])))
-    for seed, moment in enumerate(moments):
-        kill(where, moment, ["submit", "sweep", "--where", f"seed={seed}", "--backend", "slurm"])
+    with forking() as commands:
+        for seed, moment in enumerate(moments):
+            kill(where, commands, moment, ["submit", "sweep", "--where", f"seed={seed}", "--backend", "slurm"])
     where.submit("sweep")
 
 
-def kill_at_change(where: OnCluster, moment: float, words: list[str]) -> None:
+def kill_at_change(where: OnCluster, commands: ForkedCommands, moment: float, words: list[str]) -> None:
     """Run a command that is killed when it is about to change a record, or to call sbatch, for the N-th time."""
-    script, count = Path(__file__).with_name("kill_at.py"), where.root.parent / "points"
-    command = [sys.executable, str(script), "SIGKILL", str(where.runs), str(moment), str(count), *words]
-    done = subprocess.run(command, cwd=where.root, env=where.environment(), capture_output=True, text=True, check=False)
+    kill_at = json.dumps(["SIGKILL", str(where.runs), moment, str(where.root.parent / "points")])
+    done = commands.run(words, where.root, where.environment() | {"KILL_AT": kill_at})
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def kill_in_sbatch(where: OnCluster, moment: float, words: list[str]) -> None:
+def kill_in_sbatch(where: OnCluster, commands: ForkedCommands, moment: float, words: list[str]) -> None:
     """Run a command that is killed some milliseconds after it called sbatch."""
     programs = where.root.parent / "bin"
     programs.mkdir(exist_ok=True)
@@ -88,7 +88,6 @@ def kill_in_sbatch(where: OnCluster, moment: float, words: list[str]) -> None:
     wrapper.write_text(SBATCH.format(delay=delay, sbatch=shutil.which("sbatch")))
     wrapper.chmod(0o755)
     delay.write_text(f"{moment / 1000}\n")
-    where.extra["PATH"] = f"{programs}:{where.environment()['PATH']}"
-    done = where.slurmkit(*words, exit_code=None)
+    environment = where.environment()
+    done = commands.run(words, where.root, environment | {"PATH": f"{programs}:{environment['PATH']}"})
     assert done.returncode == -signal.SIGKILL, done.stderr
-    del where.extra["PATH"]
