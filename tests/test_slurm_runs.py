@@ -1,5 +1,6 @@
 """Runs on a real Slurm, through the installed command: submitted once, followed by evidence, tried again."""
 
+import contextlib
 import json
 import stat
 import time
@@ -130,7 +131,7 @@ def test_memory_killed_runs_are_out_of_memory_and_the_ladder_completes_them(memo
 
 def test_cancelling_ends_the_jobs_by_one_scancel(nodes: OnCluster, tmp_path: Path) -> None:
     calls = counted(nodes, tmp_path, "scancel")
-    create(nodes, SWEEP.replace("act: complete", "act: sleep, seconds: 100"))
+    create(nodes, SWEEP.replace("act: complete", "act: sleep, seconds: 3600"))
     nodes.submit("sweep")
     nodes.slurmkit("cancel", "sweep", "--all")
     assert set(nodes.wait("sweep").values()) == {"cancelled"}
@@ -156,7 +157,7 @@ def test_eight_shells_submit_each_run_once_and_try_it_again_once(nodes: OnCluste
     for words in (["submit", "sweep"], ["resubmit", "sweep", "--failed", "--set", "act=complete"]):
         shells = [nodes.start(*words, "--backend", "slurm") for _ in range(8)]
         for shell in shells:
-            _, said = shell.communicate(timeout=80)
+            _, said = shell.communicate()
             assert "Traceback" not in said
         nodes.wait("sweep")
     assert set(nodes.states("sweep").values()) == {"completed"}
@@ -165,22 +166,37 @@ def test_eight_shells_submit_each_run_once_and_try_it_again_once(nodes: OnCluste
 
 
 def test_a_status_costs_two_calls_at_most_and_five_watchers_share_one_poll(nodes: OnCluster, tmp_path: Path) -> None:
+    """The one that asks is kept waiting until all have come."""
     create(nodes, SWEEP)
     nodes.submit("sweep")
     nodes.cluster.wait(lambda: not nodes.cluster.run("squeue", "--noheader").strip(), "an empty queue")
-    calls = [counted(nodes, tmp_path, program) for program in ("squeue", "sacct")]
+    go = tmp_path / "go"
+    calls = [counted(nodes, tmp_path, "squeue", then=f"until [ -e {go} ]; do sleep 0.1; done; exec")]
+    calls += [counted(nodes, tmp_path, "sacct")]
     shells = [nodes.start("status", "sweep", "--json") for _ in range(5)]
-    answers = [json.loads(shell.communicate(timeout=60)[0]) for shell in shells]
+    lock = nodes.runs / ".slurm" / "poll.lock"
+    nodes.cluster.wait(lambda: all(has_open(shell.pid, lock) for shell in shells), "one asks, and four wait for it")
+    go.touch()
+    answers = [json.loads(shell.communicate()[0]) for shell in shells]
     assert all(answer["states"] == {"completed": 8} for answer in answers)
     assert [len(notes.read_text().splitlines()) for notes in calls] == [1, 1]
 
 
+def has_open(pid: int, path: Path) -> bool:
+    """Say whether a process has a file open, such as a lock that it waits for."""
+    opened: list[Path] = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            opened.append(descriptor.readlink())
+    return path in opened
+
+
 def test_a_controller_that_is_down_is_said_with_the_time_of_what_is_shown(nodes: OnCluster) -> None:
-    create(nodes, SWEEP.replace("act: complete", "act: sleep, seconds: 100"))
+    create(nodes, SWEEP.replace("act: complete", "act: sleep, seconds: 3600").replace("time: 5m", "time: 2h"))
     nodes.submit("sweep")
     nodes.cluster.wait(lambda: set(nodes.states("sweep").values()) == {"running"}, "running runs")
     nodes.cluster.stop_controller()
-    time.sleep(2.5)  # until the last answer is not used again
+    time.sleep(2.1)  # until the last answer is not used again
     told = nodes.slurmkit("status", "sweep", exit_code=3)
     assert "8/8 running" in told.stdout
     assert "Slurm cannot be asked" in told.stderr
