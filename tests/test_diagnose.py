@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slurmkit.diagnose import CommandEnd, check_metrics, conclude, diagnose_exit, flatten
@@ -14,9 +14,6 @@ from slurmkit.log_tail import LogTail, printable
 from slurmkit.records import SCHEMA, Outcome, PinProof
 from slurmkit.schedulers import JobReport
 from slurmkit.states import JobState, Reason, State
-
-unhurried = settings(deadline=None)
-"""A busy machine makes no claim false."""
 
 OOM_TRACEBACK = b"""\
 step 10
@@ -143,7 +140,6 @@ class TestCommandEnd:
         assert (verdict.outcome, verdict.reason) == ("failed", Reason.PIN_MISMATCH)
         assert verdict.evidence == ["module m came from /x", "exit code 75 after 0s"]
 
-    @unhurried
     @given(
         st.builds(
             CommandEnd,
@@ -239,7 +235,6 @@ class TestConclude:
             State.FAILED, Reason.OOM_GPU, "stderr line 5: CUDA out of memory",
         )  # fmt: skip
 
-    @unhurried
     @given(
         st.none() | st.builds(JobReport, state=st.sampled_from(JobState), evidence=st.text()),
         st.none()
@@ -286,13 +281,11 @@ class TestMetrics:
         max_leaves=8,
     )
 
-    @unhurried
     @given(st.dictionaries(st.text("abc"), JSON, max_size=4))
     def test_objects_of_finite_values_are_valid_and_others_are_not(self, record: dict[str, Any]) -> None:
         finite = "NaN" not in (text := json.dumps(record)) and "Infinity" not in text
         assert (check_metrics(text.encode()) is None) == finite
 
-    @unhurried
     @given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner), max_leaves=9))
     def test_flattening_loses_no_value(self, tree: Any) -> None:
         record = {"top": tree}
@@ -309,7 +302,6 @@ def _count(tree: Any) -> int:
     return sum(map(_count, tree.values())) if isinstance(tree, dict) else 1
 
 
-@unhurried
 @given(st.text())
 def test_anybody_s_text_is_shown_as_one_harmless_line(text: str) -> None:
     shown = printable(text)
@@ -317,7 +309,6 @@ def test_anybody_s_text_is_shown_as_one_harmless_line(text: str) -> None:
     assert len(shown) <= 404
 
 
-@unhurried
 @given(st.binary(max_size=2000), st.integers(1, 10**9))
 def test_any_log_has_a_telling_line_or_is_empty(content: bytes, first_line: int) -> None:
     telling = LogTail(content, first_line).telling()

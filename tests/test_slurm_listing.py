@@ -1,6 +1,7 @@
 """What squeue and sacct print is read whole, whatever people call their jobs. The texts are those of real clusters."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,26 +100,39 @@ def test_memory_is_read_in_every_form_that_slurm_writes(text: str, expected: flo
     assert memory_mb(text) == expected
 
 
-def test_two_thousand_tasks_cost_far_less_than_a_tenth_of_a_second():
-    """Ended ones are the worst case: a row in squeue, two in accounting, for each."""
+def least_s(*works: Callable[[], object]) -> list[float]:
+    """Return the least CPU time of each of some works in five rounds: to be compared, for it depends on the machine."""
+    spent_s: list[list[float]] = [[] for _ in works]
+    for _ in range(5):
+        for work, times in zip(works, spent_s, strict=True):
+            begin = time.process_time()
+            work()
+            times.append(time.process_time() - begin)
+    return [min(times) for times in spent_s]
+
+
+def test_two_thousand_tasks_cost_some_tens_of_times_what_splitting_their_rows_does():
+    """Ended ones are the worst case: a row in squeue, two in accounting, for each. It takes 50 ms; splitting, 5 ms."""
     tasks = [f"9_{number}" for number in range(2000)]
     squeue = "".join(squeue_row(task, "COMPLETED", nodes="n1") for task in tasks)
     sacct = "".join(sacct_rows(task) for task in tasks)
-    spent_s: list[float] = []
-    for _ in range(5):
-        begin = time.process_time()
+
+    def report() -> None:
         evidence = Evidence(parse_squeue(squeue), parse_sacct(sacct), 1_700_000_010.0)
-        reports = reports_of(dict.fromkeys(tasks, "mine"), evidence)
-        spent_s.append(time.process_time() - begin)
-        assert len(reports) == 2000
-    assert min(spent_s) < 0.1
+        assert len(reports_of(dict.fromkeys(tasks, "mine"), evidence)) == 2000
+
+    whole_s, split_s = least_s(report, lambda: [row.split("|") for row in (squeue + sacct).splitlines()])
+    assert whole_s < 40 * split_s
 
 
 def test_cost_grows_with_rows_and_not_with_ranges():
-    """Every other task of 100,000 in one row, and 2,000 of them asked for."""
-    text = squeue_row("9_[" + ",".join(str(task) for task in range(0, 100_000, 2)) + "]")
-    begin = time.process_time()
-    queue = parse_squeue(text)
-    assert all(any(queue.rows(f"9_{task}")) for task in range(0, 4000, 2))
-    assert not any(any(queue.rows(f"9_{task}")) for task in range(1, 4000, 2))
-    assert time.process_time() - begin < 1.0
+    """Every other task of 100,000 in one row, and 4,000 asked for: ten times what reading its numbers once costs."""
+    numbers = ",".join(str(task) for task in range(0, 100_000, 2))
+
+    def look() -> None:
+        queue = parse_squeue(squeue_row(f"9_[{numbers}]"))
+        assert all(any(queue.rows(f"9_{task}")) for task in range(0, 4000, 2))
+        assert not any(any(queue.rows(f"9_{task}")) for task in range(1, 4000, 2))
+
+    look_s, read_s = least_s(look, lambda: [int(number) for number in numbers.split(",")])
+    assert look_s < 50 * read_s

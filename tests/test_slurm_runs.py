@@ -107,6 +107,7 @@ def test_nothing_secret_reaches_slurm_and_the_runs_have_it_all_the_same(nodes: O
     holding = {path.suffix for path in jobs.iterdir() if b"s3cret" in path.read_bytes()}
     assert holding == {".env"}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in jobs.glob("*.env"))
+    nodes.cluster.stop_controller()  # it has written all that it keeps
     state = nodes.cluster.folder / "state"
     kept = [path for path in state.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
     assert not kept, "Slurm keeps no copy"
