@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import Workplace, git
+from forked_commands import ForkedCommands, ForkedWorkplace
 
 WRITER = """\
 import json, pathlib, sys
@@ -22,6 +24,11 @@ resources: {{cpus: 1, mem: 300M}}
 """
 
 GOOD = '{"score": 0.875}'
+
+
+@pytest.fixture
+def workplace(workplace: Workplace, forked_commands: ForkedCommands) -> Workplace:
+    return ForkedWorkplace(workplace.root, forked_commands)
 
 
 def completed(workplace: Workplace, contents: dict[str, str]) -> dict[str, tuple[str, str | None]]:

@@ -88,7 +88,7 @@ def test_a_collapse_is_the_posterior_and_the_sentence_says_that_z_is_unused():
     metrics = diagnosed(z=torch.zeros(N, 3), rendered=drawn(2), router_z=torch.zeros(N, 3), sensitivity=0.0)
     assert metrics["diagnosis/failing_part"] == "posterior"
     assert "z is unused" in explanation(metrics)
-    assert metrics["diagnosis/posterior_information"] == pytest.approx(0, abs=0.1)
+    assert metrics["diagnosis/posterior_information"] == pytest.approx(0, abs=0.15)  # -0.088, 0.003 an example
     assert metrics["diagnosis/generator_obedience"] == pytest.approx(0, abs=0.06)
 
 
