@@ -23,6 +23,7 @@ from slurmkit.schedulers.local.state import Job
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a job cannot import the tests
 
+IDLE = "schedulers.local.supervisor.IDLE_S"
 PATIENT = {"schedulers.local.watch.MEMORY_GRACE_S": 600}
 """Constants of a supervisor that leaves a worker all the time it takes to tell what became of its command."""
 
@@ -131,7 +132,7 @@ class Queue:
 
 
 def start_supervisor(queue: Path, constants: Mapping[str, Any]) -> None:
-    """Start a supervisor for which, and for whose jobs, constants of slurmkit have other values.
+    """Start a supervisor for which, and for whose jobs, constants of slurmkit have other values; it does not leave.
 
     Args:
         queue: folder of the queue.
@@ -139,7 +140,7 @@ def start_supervisor(queue: Path, constants: Mapping[str, Any]) -> None:
     """
     launch.make_queue(queue)
     subprocess.run(
-        [sys.executable, "-c", WITH_CONSTANTS, str(queue), json.dumps(constants)],
+        [sys.executable, "-c", WITH_CONSTANTS, str(queue), json.dumps({IDLE: 600, **constants})],
         env=os.environ | {processes.MARK: launch.MARK_PLACEHOLDER},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
@@ -204,6 +205,14 @@ def fill(size_mb: int) -> int:
     """Use memory, in a child, until it is ended."""
     code = f"import time; x = bytearray(b'x' * ({size_mb} << 20)); time.sleep(300)"
     return subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+def fill_again(path: str, size_mb: int) -> None:
+    """Use memory, in a child, and in another one when that is killed for it."""
+    for which in ("first", "again"):
+        note(path, which)
+        fill(size_mb)
+    note(path, "over")
 
 
 def fill_myself(size_mb: int) -> int:

@@ -201,6 +201,16 @@ def test_a_job_over_its_memory_is_ended_and_says_so(queue: Queue) -> None:
     assert queue.processes() == set()
 
 
+def test_a_job_that_takes_too_much_again_has_no_time_left(queue: Queue, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    queue.supervise(PATIENT)
+    (job_id,) = submit(queue, [Ask(mem_mb=150)], jobs.fill_again, str(log), 300)
+    ended = queue.wait_ended()[job_id]
+    assert (ended.state, ended.signal) == (JobState.OUT_OF_MEMORY, signal.SIGKILL)
+    assert log.read_text().splitlines() == ["first", "again"]
+    assert queue.processes() == set()
+
+
 GRACE, SHORT_GRACE = "schedulers.local.watch.GRACE_S", "schedulers.local.watch.SHORT_GRACE_S"
 
 SHARING = """

@@ -311,7 +311,7 @@ def test_removing_the_folder_of_a_queue_ends_its_jobs_and_its_supervisor(queue: 
 
 
 def test_an_idle_supervisor_uses_next_to_nothing(queue: Queue) -> None:
-    queue.supervise({"schedulers.local.supervisor.IDLE_S": 600})
+    queue.supervise({})
     queue.executor.submit(int).result()
     pid = queue.supervisor()
     began, before = time.monotonic(), sum(_cpu_ticks(pid))
@@ -321,7 +321,7 @@ def test_an_idle_supervisor_uses_next_to_nothing(queue: Queue) -> None:
 
 
 def test_an_idle_supervisor_ends_and_the_next_job_has_another(queue: Queue) -> None:
-    queue.supervise({"schedulers.local.supervisor.IDLE_S": 0.1})
+    queue.supervise({jobs.IDLE: 0.1})
     first = queue.supervisor()
     queue.executor.submit(int).result()
     queue.wait(lambda: queue.supervisors() == [])

@@ -20,8 +20,8 @@ GRACE_S = 30.0
 """From SIGTERM to SIGKILL: Slurm's KillWait by default. Enough to write a checkpoint that is nearly done."""
 SHORT_GRACE_S = 5.0
 """The least of it, for jobs whose time limit is shorter than `GRACE_S`: theirs is as long as their limit."""
-MEMORY_GRACE_S = 5.0
-"""What a worker has to write down its outcome after its children were killed for their memory."""
+MEMORY_GRACE_S = 30.0
+"""What a worker has to write down its outcome after its children were killed for their memory, unless it takes more."""
 WARN_SHARE = 0.25
 """A job is warned of its end no earlier than in the last quarter of its time."""
 
@@ -37,6 +37,7 @@ class Running:
         began: Unix time of the start.
         peak_mb: largest memory seen.
         members: ids and start times of processes once seen in its tree; they stay its own when their parent dies.
+        killed: likewise, of those that were killed for their memory, and may take a moment to give it back.
         kill_at: when all of it will be killed (monotonic); None: nobody ends it.
         ended: exit code and signal of the worker, once it has ended; both None: it vanished.
     """
@@ -48,6 +49,7 @@ class Running:
     descriptor: int | None = None
     peak_mb: float = 0.0
     members: dict[int, int] = field(default_factory=dict[int, int])
+    killed: dict[int, int] = field(default_factory=dict[int, int])
     kill_at: float | None = None
     ended: tuple[int | None, int | None] | None = None
 
@@ -68,18 +70,25 @@ class Running:
 
 
 def sample_memory(running: Collection[Running]) -> list[tuple[Running, Record]]:
-    """Measure the memory of jobs; return those over their limit, each with the verdict to record."""
+    """Measure the memory of jobs; return those over their limit, each with the verdict to record.
+
+    One that takes as much again while it has time to write down its outcome has no more of it.
+    """
     seen = processes.all_processes()
     verdicts: list[tuple[Running, Record]] = []
     for one in running:
-        pids = one.tree(seen)
+        pids = {pid for pid in one.tree(seen) if one.killed.get(pid) != seen[pid].ticks}
         used_mb = sum(seen[pid].rss_mb for pid in pids)
         limit_mb = one.job.mem_mb
         over = limit_mb is not None and used_mb > limit_mb
         if over:  # pages that its processes share were counted once for each: look closer
             used_mb = processes.proportional_mb(pids)
         one.peak_mb = max(one.peak_mb, used_mb)
-        if limit_mb is not None and used_mb > limit_mb and one.job.verdict is None and one.kill_at is None:
+        if limit_mb is None or used_mb <= limit_mb:
+            continue
+        if one.killed:
+            one.kill_at = time.monotonic()
+        elif one.job.verdict is None and one.kill_at is None:
             who = "1 process" if len(pids) == 1 else f"{len(pids)} processes"
             evidence = f"{format_memory(used_mb)} used by {who}, limit {format_memory(limit_mb)}"
             verdicts.append((one, verdict(one.job, JobState.OUT_OF_MEMORY, evidence)))
@@ -125,6 +134,7 @@ def _free_memory(one: Running) -> None:
     """Kill what the worker has started, and the worker at once only if the memory is its own."""
     seen = processes.all_processes()
     below = one.tree(seen) - {one.worker.pid}
+    one.killed = {pid: seen[pid].ticks for pid in below}
     _kill([seen[pid] for pid in below])
     assert one.job.mem_mb is not None, "the verdict was over a limit"
     if not below or processes.proportional_mb([one.worker.pid]) > one.job.mem_mb:
