@@ -8,6 +8,8 @@ from pathlib import Path
 from conftest import SWEEP, Workplace, git
 from report_runs import DENSE, dense_result, make_collection
 
+from slurmkit.report.write import default_folder
+
 FEW = f"{DENSE}report: {{figures: [completion]}}\n"
 """The same with one figure: where it is not about figures, the others would only take time."""
 
@@ -26,6 +28,17 @@ def test_a_report_is_no_change_that_keeps_a_collection_from_being_created(workpl
     make_collection(workplace.root, FEW, dense_result)
     workplace.slurmkit("report", "dense")
     assert git(workplace.root, "status", "--porcelain") == ""
+
+
+def test_reports_are_kept_from_git_unless_somebody_wants_them_there(tmp_path: Path) -> None:
+    """Also where whoever made the folder was killed before it said so."""
+    ignored = tmp_path / "reports" / ".gitignore"
+    ignored.parent.mkdir()
+    default_folder(tmp_path, "sweep").mkdir()
+    assert ignored.read_text() == "*\n"
+    ignored.unlink()
+    default_folder(tmp_path, "sweep")
+    assert not ignored.exists()
 
 
 def test_a_report_goes_where_it_is_told(workplace: Workplace, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ def default_folder(root: Path, collection: str) -> Path:
         StoreError: the folder cannot be made.
     """
     reports = root / "reports"
-    if not reports.exists():
-        _make(reports)
+    _make(reports)
+    if not any(reports.iterdir()):  # new, or whoever made it was killed before it said so
         write_atomic(reports / ".gitignore", _IGNORE_ALL)
     return reports / collection
 
