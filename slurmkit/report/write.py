@@ -19,7 +19,7 @@ def default_folder(root: Path, collection: str) -> Path:
     """Return where a collection's report goes, and keep git from taking reports for changes of the project.
 
     A tree with changes is refused when a collection is created: a report must not be one. The ``.gitignore`` that says
-    so is written only with a new ``reports/`` folder, and may be deleted to have reports in git.
+    so is written only into an empty ``reports/`` folder, and may be deleted to have reports in git.
 
     Raises:
         StoreError: the folder cannot be made.
