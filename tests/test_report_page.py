@@ -19,6 +19,7 @@ REQUIRED = bool(os.environ.get("SLURMKIT_REQUIRE_BROWSER"))
 pytestmark = [
     pytest.mark.skipif(BROWSER is None and not REQUIRED, reason="needs a browser: install Debian's package chromium"),
     pytest.mark.xdist_group("page"),  # one browser, and one report with all its figures
+    pytest.mark.timeout(600),
 ]
 
 CONTRAST = """() => {
@@ -61,7 +62,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("page")
     git(root, "init", "-q")
     make_collection(root, DENSE, dense_result)
-    Workplace(root).slurmkit("report", "dense")
+    drawing = Workplace(root).start("report", "dense")
+    _, told = drawing.communicate()  # however long it takes
+    assert drawing.returncode == 0, told
     return root / "reports" / "dense"
 
 
