@@ -185,10 +185,12 @@ def test_what_a_job_leaves_behind_is_ended_with_it(queue: Queue) -> None:
     assert queue.job(job.job_id).state is JobState.FAILED  # a Popen cannot be pickled as a result
 
 
-def test_a_job_over_its_memory_is_ended_and_says_so(queue: Queue) -> None:
+@pytest.mark.parametrize("python", [None, f"{sys.executable} -X dev"], ids=["forked", "executed"])
+def test_a_job_over_its_memory_is_ended_and_says_so(queue: Queue, python: str | None) -> None:
     queue.supervise(PATIENT)
+    executor = LocalQueueExecutor(queue.folder, python=python, queue=queue.path)
     in_child, in_worker = DelayedSubmission(jobs.fill, 300), DelayedSubmission(jobs.fill_myself, 300)
-    ids = [job.job_id for job in queue.executor.submit_batch([in_child, in_worker], [Ask(mem_mb=150)] * 2)]
+    ids = [job.job_id for job in executor.submit_batch([in_child, in_worker], [Ask(mem_mb=150)] * 2)]
     ended = queue.wait_ended()
     for job_id in ids:
         job = ended[job_id]

@@ -25,7 +25,7 @@ from submitit.core.utils import JobPaths
 
 from slurmkit.schedulers.local.claims import Claims
 from slurmkit.schedulers.local.launch import MARK_PLACEHOLDER
-from slurmkit.schedulers.local.processes import MARK, read_process
+from slurmkit.schedulers.local.processes import ENTRY, MARK, read_process
 from slurmkit.schedulers.local.state import Batch, Job
 
 NOT_CLAIMED = 113
@@ -161,7 +161,7 @@ def _go_on(start: Start) -> int:
 
 def _execute(start: Start) -> int:
     """Run the job's own interpreter beside this process; return its exit code, or die of what it died of."""
-    command = [*start.batch.python, "-u", "-m", "submitit.core._submit", start.batch.folder]
+    command = [*start.batch.python, "-u", "-m", ENTRY, start.batch.folder]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:  # it inherits the held-back signals
 
         def pass_on(number: int, _frame: FrameType | None) -> None:

@@ -14,6 +14,9 @@ from pathlib import Path
 MARK = "SLURMKIT_JOB"
 """Environment variable that all processes of a job carry; its value is the job's id."""
 
+ENTRY = "submitit.core._submit"
+"""The module that runs a job in an interpreter of its own."""
+
 FORKS_PER_S = 100_000
 """More than any machine makes."""
 
@@ -134,6 +137,19 @@ def _mark_of(pid: int) -> str:
         start = -1
     value = environment[start + len(MARK) + 2 :].split(b"\0", 1)[0]
     return value.decode(errors="replace").strip()
+
+
+def own_interpreter(processes: dict[int, Process], worker: Process) -> set[int]:
+    """Return the interpreter that a job's process has executed and stays beside; nothing if it goes on itself."""
+    children = [process.pid for process in processes.values() if process.parent == worker.pid and not process.zombie]
+    return {pid for pid in children if ENTRY.encode() in _command_line(pid).split(b"\0")}
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # gone
+        return b""
 
 
 def proportional_mb(pids: Iterable[int]) -> float:

@@ -133,12 +133,14 @@ def begin_end(one: Running) -> None:
 def _free_memory(one: Running) -> None:
     """Kill what the worker has started, and the worker at once only if the memory is its own."""
     seen = processes.all_processes()
-    below = one.tree(seen) - {one.worker.pid}
+    tree = one.tree(seen)
+    workers = {one.worker.pid, *processes.own_interpreter(seen, one.worker)} & tree
+    below = tree - workers
     one.killed = {pid: seen[pid].ticks for pid in below}
     _kill([seen[pid] for pid in below])
     assert one.job.mem_mb is not None, "the verdict was over a limit"
-    if not below or processes.proportional_mb([one.worker.pid]) > one.job.mem_mb:
-        _kill([one.worker])
+    if not below or processes.proportional_mb(workers) > one.job.mem_mb:
+        _kill([seen[pid] for pid in workers])
 
 
 def kill_trees(running: Collection[Running]) -> set[str]:
