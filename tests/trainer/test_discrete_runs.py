@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import disentangle
+from tiny_runs import disentangle, series
 
 Run = Callable[..., int]
 TERMS = {
@@ -38,10 +38,6 @@ def discrete(base: Path, **changes: Any) -> dict[str, Any]:
 
 def metrics_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
-
-
-def series(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("adaptation", [{"kind": "full"}, {"kind": "lora", "rank": 4}, {"kind": "head_only"}])

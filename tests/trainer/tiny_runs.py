@@ -1,5 +1,6 @@
-"""Configurations of tiny runs."""
+"""Configurations of tiny runs, and what they leave."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,16 @@ def parsed(raw: dict[str, Any]) -> Config:
     assert not problems
     assert config is not None
     return config
+
+
+TIMINGS = ("core_seconds", "tokens_per_core_second", "peak_rss_mb")
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """Return a run's final metrics without what depends on the clock."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {key: value for key, value in metrics.items() if not key.endswith(TIMINGS)}
+
+
+def series(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
