@@ -22,7 +22,6 @@ from slurmkit.schedulers.slurm.commands import call
 from slurmkit.schedulers.slurm.quotas import Applicant, Partition, Usage
 
 _KEEP_S = 3600
-_TIMEOUT_S = 20.0
 _DEFAULT_ARRAY_SIZE = 1001
 """MaxArraySize where nothing else is configured (``man slurm.conf``)."""
 
@@ -176,7 +175,7 @@ class Limits:
             return None
         try:
             return quotas.parse_usage(
-                call("scontrol", "show", "assoc_mgr", f"users={_user()}", "flags=users,assoc,qos", timeout_s=_TIMEOUT_S)
+                call("scontrol", "show", "assoc_mgr", f"users={_user()}", "flags=users,assoc,qos")
             )
         except SchedulerError:
             return None
@@ -204,14 +203,14 @@ def _ask() -> dict[str, Json]:
     Returns:
         the printed texts, to be kept; ``complete``: False where accounting did not answer (it may, later).
     """
-    config = quotas.parse_config(call("scontrol", "show", "config", timeout_s=_TIMEOUT_S))
+    config = quotas.parse_config(call("scontrol", "show", "config"))
     record: dict[str, Json] = {
         "schema": SCHEMA,
         "cluster": _cluster(),
         "asked_at": time.time(),
         "config": {name: config[name] for name in _CONFIG if name in config},
-        "partitions": call("scontrol", "--all", "show", "partition", "--oneliner", timeout_s=_TIMEOUT_S),
-        "nodes": call("sinfo", "--all", "--noheader", "--exact", "--format=%R|%m|%G", timeout_s=_TIMEOUT_S),
+        "partitions": call("scontrol", "--all", "show", "partition", "--oneliner"),
+        "nodes": call("sinfo", "--all", "--noheader", "--exact", "--format=%R|%m|%G"),
         "grants": "",
         "qos": "",
         "complete": True,
@@ -221,9 +220,9 @@ def _ask() -> dict[str, Json]:
         name = f"cluster={config.get('ClusterName', '')}"
         try:
             columns = "format=Account,Partition,DefaultQOS,QOS"
-            record["grants"] = call(*show, "assoc", "where", f"user={_user()}", name, columns, timeout_s=_TIMEOUT_S)
+            record["grants"] = call(*show, "assoc", "where", f"user={_user()}", name, columns)
             columns = "format=Name,MaxSubmitPU,MaxSubmitPA,GrpSubmit"
-            record["qos"] = call(*show, "qos", columns, timeout_s=_TIMEOUT_S)
+            record["qos"] = call(*show, "qos", columns)
         except SchedulerError:
             record["complete"] = False
     return record
