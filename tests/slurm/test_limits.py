@@ -109,7 +109,7 @@ def test_without_the_controller_what_is_known_serves(cluster, tmp_path):
     record = files.read_json(tmp_path / "cluster.json")
     files.write_json(tmp_path / "cluster.json", {**record, "asked_at": record["asked_at"] - 7200})
     cluster.stop_controller()
-    assert Limits.load(tmp_path) == known  # after the ten seconds for which Slurm's programs try
+    assert Limits.load(tmp_path) == known
 
 
 def test_a_cluster_without_accounting_has_no_limit_of_jobs(bare_cluster, tmp_path, monkeypatch):
