@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Workplace
+from workplace import Workplace
 
 
 @dataclass(frozen=True)

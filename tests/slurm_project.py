@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import TRAINER, Workplace, git
 from slurm_cluster import PATIENCE_S, Cluster
+from workplace import TRAINER, Workplace, git
 
 COUNTER = '''\
 """A trainer without the training: counts to a number of steps, and goes on from its checkpoint.

@@ -1,6 +1,6 @@
 """`cancel --reason`: what is tried again because it failed so."""
 
-from conftest import Workplace
+from workplace import Workplace
 
 SWEEP = """\
 name: sweep

@@ -1,8 +1,8 @@
 """Runs that need each other, in one collection and across several: submitted, refused, armed again and told of."""
 
 import pytest
-from conftest import Workplace
 from forked_commands import ForkedCommands, ForkedWorkplace
+from workplace import Workplace
 
 from slurmkit.collection.needs import needed_first
 from slurmkit.records import Row

@@ -6,8 +6,8 @@ import statistics
 from pathlib import Path
 
 import pytest
-from conftest import Workplace, git
 from forked_commands import ForkedWorkplace
+from workplace import Workplace, git
 
 pytestmark = pytest.mark.xdist_group("compare")  # the study is made once
 T_2DF = 4.302652729911275

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import git
 from report_runs import COMMIT, DENSE, Result, dense_result, make_collection
+from workplace import git
 
 from slurmkit.comparison.build import compare
 from slurmkit.comparison.match import Matching, match

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from conftest import Workplace, git
 from forked_commands import ForkedCommands
 from test_kills import WORK, Place
+from workplace import Workplace, git
 
 SHELLS = 8
 

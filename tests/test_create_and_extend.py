@@ -6,8 +6,8 @@ import subprocess
 import time
 
 import pytest
-from conftest import SWEEP, Workplace, git
 from forked_commands import ForkedCommands, ForkedWorkplace
+from workplace import SWEEP, Workplace, git
 
 from slurmkit.collection import Collection
 

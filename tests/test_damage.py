@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Workplace
 from forked_commands import ForkedCommands
 from test_kills import WORK, Place
+from workplace import Workplace
 
 
 @pytest.fixture

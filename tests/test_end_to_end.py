@@ -7,9 +7,9 @@ import signal
 import time
 
 import pytest
-from conftest import Workplace
 from forked_commands import ForkedCommands, ForkedWorkplace
 from local_queue import PATIENT, start_supervisor
+from workplace import Workplace
 
 from slurmkit.project import Project
 

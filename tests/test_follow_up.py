@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from conftest import Workplace
+from workplace import Workplace
 
 from slurmkit.files import read_lines
 from slurmkit.ledger import replay

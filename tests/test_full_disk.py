@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Workplace
 from forked_commands import ForkedCommands
 from local_queue import start_supervisor
 from test_kills import WORK, Place
+from workplace import Workplace
 
 from slurmkit.collection import Collection
 from slurmkit.project import Project

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import SWEEP
+from workplace import SWEEP
 
 ROOT = Path(__file__).parent.parent
 SLURMKIT = str(Path(sys.executable).parent / "slurmkit")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Workplace, git
 from forked_commands import ForkedCommands, ForkedWorkplace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from workplace import Workplace, git
 
 from slurmkit.store import Store
 

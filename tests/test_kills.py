@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Workplace, end_supervisor
 from forked_commands import ForkedCommands, ForkedWorkplace
+from workplace import Workplace, end_supervisor
 
 from slurmkit.collection import Collection
 from slurmkit.collection.create import carry_out, plan_create

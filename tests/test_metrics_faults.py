@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Workplace, git
 from forked_commands import ForkedCommands, ForkedWorkplace
+from workplace import Workplace, git
 
 WRITER = """\
 import json, pathlib, sys

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import SWEEP, Workplace, git
 from report_runs import DENSE, dense_result, make_collection
+from workplace import SWEEP, Workplace, git
 
 from slurmkit.report.write import default_folder
 

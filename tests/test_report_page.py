@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Workplace, git
 from report_runs import DENSE, dense_result, make_collection
+from workplace import Workplace, git
 
 from slurmkit.report.html import inline_svg
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from conftest import Workplace
 from local_queue import Queue
+from workplace import Workplace
 
 from slurmkit.project import Project
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from conftest import SWEEP, Workplace
 from forked_commands import ForkedCommands, ForkedWorkplace
+from workplace import SWEEP, Workplace
 
 from slurmkit.collection.retry import RetryLimitError, changes_for, describe, refuse_swept
 from slurmkit.errors import UsageError

@@ -5,8 +5,8 @@ import shutil
 import signal
 import time
 
-from conftest import Workplace
 from slurm_cluster import Cluster
+from workplace import Workplace
 
 from slurmkit.schedulers.slurm import probe
 

@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import TRAINER
 from slurm_cluster import Cluster
 from slurm_project import OnCluster, counted, create, place
+from workplace import TRAINER
 
 SWEEP = """\
 name: sweep

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import SWEEP
+from workplace import SWEEP
 
 from slurmkit.cli.usage import pipe_lines, terminal_lines
 from slurmkit.definition.yaml_source import read_yaml
