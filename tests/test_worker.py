@@ -121,8 +121,20 @@ def test_what_the_command_says_of_its_failure_is_kept_with_the_attempt(bench: Be
 
 
 def test_a_command_killed_at_its_memory_limit_ran_out_of_memory(bench: Bench) -> None:
-    """By the account of the kernel, which is exact for a command that is larger than its worker."""
-    code = "import os, signal\nblock = b'x' * 120_000_000\nos.kill(os.getpid(), signal.SIGKILL)"
+    """By the account of the kernel, which is exact for a command that is larger than its worker.
+
+    The worker is a fork of this process, which is larger; samples taken before the block was there are less.
+    """
+    here = bytearray(b"x" * 300_000_000)
+    code = """
+import os, signal, time
+from pathlib import Path
+attempts = Path(os.environ["SLURMKIT_RUN_DIR"], "attempts")
+while not (attempts / os.environ["SLURMKIT_ATTEMPT"] / "heartbeat.json").exists():
+    time.sleep(0.02)
+block = b"x" * 120_000_000
+os.kill(os.getpid(), signal.SIGKILL)
+"""
     for attempt, limit_mb, reason in ((1, 110, "oom_host"), (2, 4096, "error")):
         killed = bench.having(sys.executable, "-c", code, resources={"mem_mb": limit_mb}, attempt=attempt)
         assert start_worker(killed).wait() == 1
@@ -130,6 +142,7 @@ def test_a_command_killed_at_its_memory_limit_ran_out_of_memory(bench: Bench) ->
         assert (outcome["reason"], outcome["signal"]) == (reason, signal.SIGKILL)
         assert 114 < outcome["peak_rss_mb"] < 150
         assert (f"limit 110 MB, peak {outcome['peak_rss_mb']:.0f} MB" in outcome["evidence"]) == (attempt == 1)
+    del here
 
 
 @pytest.mark.parametrize(

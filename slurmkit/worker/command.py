@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage, struct_rusage
+from resource import struct_rusage
 
 from slurmkit.worker.signals import Signals
 from slurmkit.worker.tree import (
@@ -16,6 +16,7 @@ from slurmkit.worker.tree import (
     descendants,
     die_with_parent,
     end_all,
+    own_peak_mb,
     reap,
     rss_mb,
     signal_all,
@@ -179,5 +180,5 @@ class _Watch:
         Until it became the command, the process had this one's memory: the kernel's number says something only above
         that, or where the command was too quick for a sample.
         """
-        kernel_mb, own_mb = usage.ru_maxrss / 1024, getrusage(RUSAGE_SELF).ru_maxrss / 1024
-        return max(self._peak_mb, kernel_mb if kernel_mb > own_mb or self._peak_mb == 0.0 else 0.0)
+        kernel_mb = usage.ru_maxrss / 1024
+        return max(self._peak_mb, kernel_mb if kernel_mb > own_peak_mb() or self._peak_mb == 0.0 else 0.0)

@@ -64,6 +64,16 @@ def rss_mb(pids: Iterable[int]) -> float:
     return sum(process.rss_mb for pid in pids if (process := read_process(pid)) is not None)
 
 
+def own_peak_mb() -> float:
+    """Return the most memory that this program has had resident, in MiB (VmHWM, ``man proc_pid_status``).
+
+    Not `getrusage`, whose number also holds what the process was before it executed this program: a fork of something
+    large.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) / 1024
+
+
 def signal_all(roots: Iterable[int], number: signal.Signals) -> set[int]:
     """Send a signal to processes and all below them; return who got it."""
     processes = all_processes()
