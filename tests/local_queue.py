@@ -117,11 +117,15 @@ class Queue:
         return {pid for pids in processes.marked(seen, set(self.jobs())).values() for pid in pids}
 
     def kill_supervisor(self, number: signal.Signals = signal.SIGKILL) -> None:
-        killed = set(self.supervisors())
-        for pid in killed:
+        """End the supervisors that there are, and wait until they hold nothing any more.
+
+        A process that ends has no command line for a moment in which it still holds its locks: its id is what counts.
+        """
+        killed = [process for pid in self.supervisors() if (process := processes.read_process(pid)) is not None]
+        for process in killed:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        self.wait(lambda: not killed & set(self.supervisors()))
+                os.kill(process.pid, number)
+        self.wait(lambda: not any(processes.is_alive(process.pid, process.ticks) for process in killed))
 
     def close(self) -> None:
         """Leave no process behind."""

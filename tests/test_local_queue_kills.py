@@ -1,6 +1,7 @@
 """The local queue when processes die, disks are full, and everybody comes at once: nothing lost, nothing doubled."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -17,7 +18,6 @@ import pytest
 from local_queue import Queue
 from submitit.core.utils import DelayedSubmission
 
-from slurmkit import files
 from slurmkit.errors import SchedulerError, StoreError
 from slurmkit.schedulers.local import launch, processes
 from slurmkit.schedulers.local.claims import Claims
@@ -121,8 +121,8 @@ def test_a_lock_that_no_supervisor_holds_is_waited_for(queue: Queue) -> None:
     queue.executor.submit(int).result()
     killed = queue.supervisor()
     queue.kill_supervisor()
-    inherited = files.try_lock(queue.path / "supervisor.lock")
-    assert inherited is not None
+    inherited = os.open(queue.path / "supervisor.lock", os.O_RDWR)
+    fcntl.flock(inherited, fcntl.LOCK_EX)
     waking = threading.Thread(target=launch.wake_supervisor, args=[queue.path])
     waking.start()
     waking.join(0.2)
