@@ -39,7 +39,7 @@ def tradeoff_figure(material: Material, layout: Layout, choice: Choice) -> Figur
         f"{counted(fronts, 'cell')} that no other cell matches in both and beats in one "
         f"({_better(across)}; {_better(up)}).{interval_note([x, y])}"
         f"{' Panels have one scale, each around its own values.' if len(layout.panels) > 1 else ''}"
-        f"{' Of marks with equal values the first lies beneath and is larger.' if equal_before(data).any() else ''}"
+        f"{' Of marks with equal values the first lies beneath and is larger.' if later_equals(data).any() else ''}"
         f"{panel_note(layout)}",
         alt=f"Scatter of {up.label} against {across.label}{layout.each_panel(', a panel for each')}, a mark for each "
         f"setting: {counted_cells(data)}.",
@@ -95,14 +95,14 @@ def pareto_front(points: Floats) -> Bools:
     return ~beaten
 
 
-def equal_before(data: pd.DataFrame) -> "pd.Series[int]":
+def later_equals(data: pd.DataFrame) -> "pd.Series[int]":
     """Return for each cell how many later ones of its panel have the same two values: what would hide its mark."""
     return data[data["n"] > 0].groupby(["panel", "accuracy", "alignment"]).cumcount(ascending=False)
 
 
 def _draw(data: pd.DataFrame, layout: Layout, across: MetricInfo, up: MetricInfo) -> style.Drawing:
     drawing, flat, rows = wrapped_grid(layout, height_in=2.1)
-    data = data.assign(size=5.5 + 3.5 * equal_before(data))
+    data = data.assign(size=5.5 + 3.5 * later_equals(data))
     of_panel = [data[(data["panel"] == panel) & (data["n"] > 0)] for panel, _ in enumerate(shown_panels(layout))]
     for axes, own in zip(flat, of_panel, strict=True):
         front = own[own["on_front"]].sort_values("accuracy")
